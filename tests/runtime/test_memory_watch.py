@@ -334,3 +334,33 @@ def test_an_engine_lets_go_of_the_files_of_what_it_evicts(
     assert evictions
     assert bool(forgotten) == (limit is not None)
     assert set(forgotten) <= {Path("weights.bin")}
+
+
+def test_what_is_loaded_within_a_budget_is_read_before_it_is_opened(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done: list[tuple[str, str]] = []
+
+    class Backend(NullBackend):
+        def load(self, model: Model, processor: Processor) -> Session:
+            done.append(("open", processor.name))
+            return super().load(model, processor)
+
+    def read(_backend: Backend, _model: Model, processor: Processor) -> None:
+        done.append(("read", processor.name))
+
+    monkeypatch.setattr(model_store, "read_ahead", read)
+    entry = Measurement(seconds=(1e-4,), load_s=1e-4, resident_bytes=100)
+    profile = Profile({ProfileKey(name, "cpu"): entry for name in "ab"})
+    with Engine(
+        {"a": MODEL, "b": MODEL.renamed("other")},
+        processors=[CPU],
+        profile=profile,
+        backends={"null": Backend()},
+        memory=150,
+    ) as engine:
+        for name in "abab":
+            engine.infer(name, MODEL.sample_inputs(), timeout_s=20)
+        loads = engine.stats().memory.loads
+    assert loads >= 2
+    assert done == [("read", "cpu"), ("open", "cpu")] * loads

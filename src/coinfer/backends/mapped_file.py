@@ -1,4 +1,4 @@
-"""MappedFile: a file whose pages are this process's only while they are read."""
+"""Pages of files: mapped ones, and what the system's page cache holds of files that are mapped."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["MappedFile", "forget_pages"]
+__all__ = ["MappedFile", "forget_pages", "read_pages"]
+
+_CHUNK = 8 * 2**20
+"""Bytes that are asked for ahead of those that are waited for."""
 
 
 class MappedFile:
@@ -42,3 +45,21 @@ def forget_pages(files: Iterable[Path]) -> None:
                 os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
             finally:
                 os.close(file)
+
+
+def read_pages(files: Iterable[Path]) -> None:
+    """Have all pages of files in the system's page cache; those that are there cost next to none.
+
+    A file that is only mapped is read while it is used, a piece at a time, and whoever uses it
+    waits for each. Files are read in order here, ahead of what is waited for, and not copied.
+    """
+    for path in files:
+        with (
+            suppress(AttributeError, OSError),  # it may be gone; not on Windows and macOS
+            path.open("rb", buffering=0) as file,
+            Path(os.devnull).open("wb", buffering=0) as nowhere,
+        ):
+            at = 0
+            while sent := os.sendfile(nowhere.fileno(), file.fileno(), at, _CHUNK):
+                at += sent
+                os.posix_fadvise(file.fileno(), at, 2 * _CHUNK, os.POSIX_FADV_WILLNEED)

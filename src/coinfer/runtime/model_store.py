@@ -12,7 +12,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from coinfer.backends import heap
-from coinfer.backends.artefact_making import prepare
+from coinfer.backends.artefact_making import prepare, read_ahead
 from coinfer.backends.base import (
     Backend,
     DeviceUse,
@@ -213,9 +213,15 @@ class ModelStore:
     def load(self, name: str, span: Span, processors: Sequence[str]) -> None:
         """Make what one place of a model needs, if it was put to be loaded later or was evicted.
 
+        Artefacts are read first: no run waits for the disk, and what loading costs is known.
+
         Raises:
             BackendError: a backend cannot make it.
         """
+        for processor in processors:
+            kept = self._kept.get((name, span, processor))
+            if kept is not None and kept[1] not in self._shared:
+                self._read_ahead(kept[0], self._all[processor])
         with self.changing:
             made = set()
             try:
@@ -474,6 +480,13 @@ class ModelStore:
             keep_ready(self._backends[processor.backend], piece, processor)
         except Exception as error:  # noqa: BLE001 - a backend is foreign code
             _log.info("model %r on %s is not kept ready: %s", name, processor.name, error)
+
+    def _read_ahead(self, piece: Model, processor: Processor) -> None:
+        """Have what a session is made of in memory; where that fails, loading says why."""
+        try:
+            read_ahead(self._backends[processor.backend], piece, processor)
+        except Exception as error:  # noqa: BLE001 - a backend is foreign code
+            _log.info("%r on %s is not read ahead: %s", piece.name, processor.name, error)
 
     def _keep_files(self, name: str, pieces: Mapping[Span, Model]) -> None:
         """Keep whatever a model's sessions can be made of again without holding its weights."""
