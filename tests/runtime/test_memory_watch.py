@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from coinfer.machine.profile import Measurement, Profile, ProfileKey
 from coinfer.machine.span import Span
 from coinfer.metrics.memory_track import ProcessMemory
 from coinfer.model import Model
-from coinfer.runtime import clock, memory_watch, model_store
+from coinfer.runtime import clock, engine_memory, memory_watch, model_store
 from coinfer.runtime.engine_warnings import EngineWarnings
 from coinfer.runtime.memory_watch import MemoryWatch
 from runtime.engines import MODEL
@@ -293,13 +294,47 @@ def test_where_a_group_has_no_room_for_what_is_evicted_its_pages_go_at_once(
 ) -> None:
     """Models may take 600 MiB, the process takes 30 beside them, and what is evicted takes 100."""
     subject = Watched(monkeypatch, limit)
-    assert not subject.watch.is_tight_for(EVICT), "nobody knows it"
+    assert not subject.watch.forgets(EVICT), "nobody knows it"
     subject.watch.note_load(LOAD)
     subject.watch.look()
-    assert subject.watch.is_tight_for(EVICT) == is_tight
+    assert subject.watch.forgets(EVICT) == is_tight
     subject.follow({"GPU": 600 * MIB})
     subject.watch.note_load(LOAD)
-    assert not subject.watch.is_tight_for(EVICT)
+    assert not subject.watch.forgets(EVICT)
+
+
+def test_what_stays_in_the_page_cache_leaves_others_that_much_less_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There is room for 170 MiB: for one of two places of 100."""
+    watch = Watched(monkeypatch, 800 * MIB).watch
+    other = LOAD._replace(place=LOAD.place + 1, variant="other")
+    for load in (LOAD, other):
+        watch.note_load(load)
+    watch.look()
+    evict_other = EVICT._replace(model="other", place=other.place)
+    assert not watch.forgets(EVICT)
+    assert watch.forgets(evict_other)
+    watch.note_load(LOAD)
+    assert not watch.forgets(evict_other)
+    assert watch.forgets(EVICT)
+
+
+@pytest.mark.parametrize("paged", [False, True])
+def test_of_weights_that_wait_in_files_a_process_holds_nothing(
+    paged: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    told: list[int] = []
+    monkeypatch.setattr(engine_memory, "rest_beside", lambda held: told.append(held) or 0)
+    content = MODEL.content.paged(tmp_path) if paged else MODEL.content
+    profile = Profile({ProfileKey("a", "cpu"): Measurement(seconds=(1e-4,))})
+    with Engine(
+        {"a": replace(MODEL, content=content)},
+        processors=[CPU],
+        profile=profile,
+        backends={"null": NullBackend()},
+    ):
+        assert (told[0] == 0) == paged
 
 
 @pytest.mark.parametrize("limit", [None, 200])

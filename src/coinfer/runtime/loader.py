@@ -140,7 +140,7 @@ class Loader:
     def _evict(self, evict: Evict) -> None:
         close, watch = self._may_close(), self.watch
         before = None if watch is None else watch.held(evict)
-        forget = watch is not None and watch.is_tight_for(evict)
+        forget = watch is not None and watch.forgets(evict)
         self.use.evictions += 1
         try:
             self._model_store.evict(
