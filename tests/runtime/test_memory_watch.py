@@ -315,7 +315,9 @@ def test_what_stays_in_the_page_cache_leaves_others_that_much_less_room(
     evict_other = EVICT._replace(model="other", place=other.place)
     assert not watch.forgets(EVICT)
     assert watch.forgets(evict_other)
+    assert watch.forgets_unused(other)
     watch.note_load(LOAD)
+    assert not watch.forgets_unused(LOAD)
     assert not watch.forgets(evict_other)
     assert watch.forgets(EVICT)
 
@@ -351,7 +353,9 @@ def test_an_engine_lets_go_of_the_files_of_what_it_evicts(
             return session
 
     forgotten: list[Path] = []
+    unused: list[Path] = []
     monkeypatch.setattr(model_store, "forget_pages", forgotten.extend)
+    monkeypatch.setattr(model_store, "forget_unmapped", unused.extend)
     monkeypatch.setattr(memory_watch, "process_memory", lambda: ProcessMemory(10, 20))
     monkeypatch.setattr("coinfer.api.engine.memory_limit_bytes", lambda: limit)
     entry = Measurement(seconds=(1e-4,), load_s=1e-4, resident_bytes=100)
@@ -367,8 +371,8 @@ def test_an_engine_lets_go_of_the_files_of_what_it_evicts(
             engine.infer(name, MODEL.sample_inputs(), timeout_s=20)
         evictions = engine.stats().memory.evictions
     assert evictions
-    assert bool(forgotten) == (limit is not None)
-    assert set(forgotten) <= {Path("weights.bin")}
+    assert bool(forgotten) == bool(unused) == (limit is not None)
+    assert {*forgotten, *unused} <= {Path("weights.bin")}
 
 
 def test_what_is_loaded_within_a_budget_is_read_before_it_is_opened(

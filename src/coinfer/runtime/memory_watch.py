@@ -192,16 +192,25 @@ class MemoryWatch:
         has room takes it until it is loaded again.
         """
         key = evict.model, evict.span, evict.processors
+        if not self._has_room(key):
+            return True
+        if key in self._places:
+            self._left[key] = self._places[key].size
+        return False
+
+    def forgets_unused(self, load: Load) -> bool:
+        """Tell whether the page cache has no room for what only loading a place needs."""
+        return not self._has_room(_key(load))
+
+    def _has_room(self, key: _Key) -> bool:
+        """Tell whether as much as a place takes has room in the page cache beside all else."""
         known, budget = self._places.get(key), self.given.budgets.get(HOST)
         if known is None or budget is None or self._last_limit is None:
-            return False
-        if self._memory_of(evict) != HOST:
-            return False
-        room = self._last_limit - self._others - max([self._rest, *self._rests]) - budget
-        if room - sum(self._left.values()) < known.size:
             return True
-        self._left[key] = known.size
-        return False
+        if self._memories.get(key[2][0], "") != HOST:
+            return True
+        room = self._last_limit - self._others - max([self._rest, *self._rests]) - budget
+        return known.size <= room - sum(self._left.values())
 
     def note_eviction(self, evict: Evict, before: int | None, after: int | None) -> None:
         """Take note of what was held before and after a place was evicted."""

@@ -26,7 +26,7 @@ from coinfer.backends.base import (
     reading_once,
 )
 from coinfer.backends.loading import keep_ready, load
-from coinfer.backends.mapped_file import forget_pages
+from coinfer.backends.mapped_file import forget_pages, forget_unmapped
 from coinfer.backends.patience import HangError
 from coinfer.errors import BackendError, CoinferError, ConfigurationError
 from coinfer.graph.cut_model import CutModel
@@ -210,10 +210,13 @@ class ModelStore:
         """Let a model that `put` has compiled take requests."""
         self.models[name] = model.input_check
 
-    def load(self, name: str, span: Span, processors: Sequence[str]) -> None:
+    def load(
+        self, name: str, span: Span, processors: Sequence[str], *, forget: bool = False
+    ) -> None:
         """Make what one place of a model needs, if it was put to be loaded later or was evicted.
 
-        Artefacts are read first: no run waits for the disk, and what loading costs is known.
+        Artefacts are read first: no run waits for the disk, and what loading costs is known. With
+        `forget` the page cache does not keep what of them was needed for loading only.
 
         Raises:
             BackendError: a backend cannot make it.
@@ -237,6 +240,9 @@ class ModelStore:
             for place, (_, key) in self._kept.items():
                 if key in made:  # it may be that of another model of the same content
                     self._sessions[place] = self._shared[key]
+            files = [path for key in made for path in files_of(self._shared[key])]
+        if forget:
+            forget_unmapped(files)
 
     def evict(
         self,
