@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import mmap
 import os
 import pickle
 import signal
@@ -23,9 +24,9 @@ import coinfer.artefacts.store
 from coinfer import zoo
 from coinfer.artefacts import Made, MakeError, child, default_store
 from coinfer.backends import artefact_making, artefact_parts, get_backend
-from coinfer.backends.artefact_making import prepare, prepare_all
+from coinfer.backends.artefact_making import prepare, prepare_all, read_ahead
 from coinfer.backends.base import Session, files_of
-from coinfer.backends.mapped_file import forget_pages
+from coinfer.backends.mapped_file import forget_pages, forget_unmapped, read_pages
 from coinfer.backends.onnxruntime.part import OnnxRuntimePart
 from coinfer.graph.extract import extract
 from coinfer.graph.partition import partition_at
@@ -479,3 +480,74 @@ def test_a_session_names_the_files_that_can_be_forgotten_once_it_is_closed(
     monkeypatch.setattr(os, "posix_fadvise", lambda _file, *how: told.append(how[2]))
     forget_pages([*files, tmp_path / "gone"])
     assert told == [os.POSIX_FADV_DONTNEED] * len(files)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="not on this system")
+def test_an_artefact_is_read_whole_before_it_is_opened(
+    cpu: Processor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: dict[Path, int] = {}
+    sendfile = os.sendfile
+
+    def send(out: int, file: int, at: int, count: int) -> int:
+        path = Path(f"/proc/self/fd/{file}").readlink()
+        sent = sendfile(out, file, at, min(count, 100))
+        assert at == read.get(path, 0), "one piece follows the other"
+        read[path] = at + sent
+        return sent
+
+    monkeypatch.setattr(os, "sendfile", send)
+    model, backend = tiny_conv().model, get_backend(cpu.backend)
+    read_ahead(backend, model, cpu)
+    assert not read, "there is no artefact yet"
+    made(model, cpu)
+    read.clear()
+    read_ahead(backend, model, cpu)
+    session = load(model, cpu)
+    assert read == {path.resolve(): path.stat().st_size for path in files_of(session)}
+    session.close()
+    [entry] = default_store().entries()
+    assert not entry.in_use, "nobody holds it who has read it"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="not on this system")
+def test_of_files_that_cannot_be_read_ahead_the_others_are(tmp_path: Path) -> None:
+    def opened() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    there = tmp_path / "there"
+    there.write_bytes(bytes(3 * MIB))
+    before = opened()
+    read_pages([tmp_path / "gone", tmp_path, there])
+    assert opened() == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="not on this system")
+def test_of_a_file_only_what_is_not_mapped_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    page = mmap.PAGESIZE
+    path, other = tmp_path / "a file", tmp_path / "none of it is mapped"
+    path.write_bytes(bytes(9 * page))
+    other.write_bytes(bytes(100))
+    told: list[tuple[str, int, int]] = []
+
+    def advise(file: int, at: int, size: int, how: int) -> None:
+        assert how == os.POSIX_FADV_DONTNEED
+        told.append((Path(f"/proc/self/fd/{file}").readlink().name, at // page, size))
+
+    monkeypatch.setattr(os, "posix_fadvise", advise)
+    with path.open("rb") as file:
+        maps = [
+            mmap.mmap(file.fileno(), n * page, access=mmap.ACCESS_READ, offset=at * page)
+            for at, n in ((5, 2), (1, 3), (2, 1))
+        ]
+    forget_unmapped([path, other, tmp_path / "gone"])
+    assert told == [
+        (path.name, 0, page),
+        (path.name, 4, page),
+        (path.name, 7, 2 * page),
+        (other.name, 0, 100),
+    ]
+    for each in maps:
+        each.close()

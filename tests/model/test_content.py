@@ -172,6 +172,7 @@ def test_a_paged_model_is_the_same_and_holds_none_of_its_bytes(
     assert content.summary == loaded.summary
     assert content.fingerprint == fingerprint
     assert content.paged(tmp_path) is content
+    assert content.held_bytes == 0 < loaded.content.held_bytes
     again = pickle.loads(pickle.dumps(content))
     assert again.to_bytes() == content.to_bytes()
     assert ir.to_proto(content.graph).graph.node[0].op_type == "MatMul"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from coinfer.machine.profile import Measurement, Profile, ProfileKey
 from coinfer.machine.span import Span
 from coinfer.metrics.memory_track import ProcessMemory
 from coinfer.model import Model
-from coinfer.runtime import clock, memory_watch, model_store
+from coinfer.runtime import clock, engine_memory, memory_watch, model_store
 from coinfer.runtime.engine_warnings import EngineWarnings
 from coinfer.runtime.memory_watch import MemoryWatch
 from runtime.engines import MODEL
@@ -293,13 +294,49 @@ def test_where_a_group_has_no_room_for_what_is_evicted_its_pages_go_at_once(
 ) -> None:
     """Models may take 600 MiB, the process takes 30 beside them, and what is evicted takes 100."""
     subject = Watched(monkeypatch, limit)
-    assert not subject.watch.is_tight_for(EVICT), "nobody knows it"
+    assert not subject.watch.forgets(EVICT), "nobody knows it"
     subject.watch.note_load(LOAD)
     subject.watch.look()
-    assert subject.watch.is_tight_for(EVICT) == is_tight
+    assert subject.watch.forgets(EVICT) == is_tight
     subject.follow({"GPU": 600 * MIB})
     subject.watch.note_load(LOAD)
-    assert not subject.watch.is_tight_for(EVICT)
+    assert not subject.watch.forgets(EVICT)
+
+
+def test_what_stays_in_the_page_cache_leaves_others_that_much_less_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There is room for 170 MiB: for one of two places of 100."""
+    watch = Watched(monkeypatch, 800 * MIB).watch
+    other = LOAD._replace(place=LOAD.place + 1, variant="other")
+    for load in (LOAD, other):
+        watch.note_load(load)
+    watch.look()
+    evict_other = EVICT._replace(model="other", place=other.place)
+    assert not watch.forgets(EVICT)
+    assert watch.forgets(evict_other)
+    assert watch.forgets_unused(other)
+    watch.note_load(LOAD)
+    assert not watch.forgets_unused(LOAD)
+    assert not watch.forgets(evict_other)
+    assert watch.forgets(EVICT)
+
+
+@pytest.mark.parametrize("paged", [False, True])
+def test_of_weights_that_wait_in_files_a_process_holds_nothing(
+    paged: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    told: list[int] = []
+    monkeypatch.setattr(engine_memory, "rest_beside", lambda held: told.append(held) or 0)
+    content = MODEL.content.paged(tmp_path) if paged else MODEL.content
+    profile = Profile({ProfileKey("a", "cpu"): Measurement(seconds=(1e-4,))})
+    with Engine(
+        {"a": replace(MODEL, content=content)},
+        processors=[CPU],
+        profile=profile,
+        backends={"null": NullBackend()},
+    ):
+        assert (told[0] == 0) == paged
 
 
 @pytest.mark.parametrize("limit", [None, 200])
@@ -316,7 +353,9 @@ def test_an_engine_lets_go_of_the_files_of_what_it_evicts(
             return session
 
     forgotten: list[Path] = []
+    unused: list[Path] = []
     monkeypatch.setattr(model_store, "forget_pages", forgotten.extend)
+    monkeypatch.setattr(model_store, "forget_unmapped", unused.extend)
     monkeypatch.setattr(memory_watch, "process_memory", lambda: ProcessMemory(10, 20))
     monkeypatch.setattr("coinfer.api.engine.memory_limit_bytes", lambda: limit)
     entry = Measurement(seconds=(1e-4,), load_s=1e-4, resident_bytes=100)
@@ -332,5 +371,35 @@ def test_an_engine_lets_go_of_the_files_of_what_it_evicts(
             engine.infer(name, MODEL.sample_inputs(), timeout_s=20)
         evictions = engine.stats().memory.evictions
     assert evictions
-    assert bool(forgotten) == (limit is not None)
-    assert set(forgotten) <= {Path("weights.bin")}
+    assert bool(forgotten) == bool(unused) == (limit is not None)
+    assert {*forgotten, *unused} <= {Path("weights.bin")}
+
+
+def test_what_is_loaded_within_a_budget_is_read_before_it_is_opened(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done: list[tuple[str, str]] = []
+
+    class Backend(NullBackend):
+        def load(self, model: Model, processor: Processor) -> Session:
+            done.append(("open", processor.name))
+            return super().load(model, processor)
+
+    def read(_backend: Backend, _model: Model, processor: Processor) -> None:
+        done.append(("read", processor.name))
+
+    monkeypatch.setattr(model_store, "read_ahead", read)
+    entry = Measurement(seconds=(1e-4,), load_s=1e-4, resident_bytes=100)
+    profile = Profile({ProfileKey(name, "cpu"): entry for name in "ab"})
+    with Engine(
+        {"a": MODEL, "b": MODEL.renamed("other")},
+        processors=[CPU],
+        profile=profile,
+        backends={"null": Backend()},
+        memory=150,
+    ) as engine:
+        for name in "abab":
+            engine.infer(name, MODEL.sample_inputs(), timeout_s=20)
+        loads = engine.stats().memory.loads
+    assert loads >= 2
+    assert done == [("read", "cpu"), ("open", "cpu")] * loads

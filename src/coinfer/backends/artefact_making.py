@@ -17,13 +17,14 @@ from pathlib import Path
 from coinfer.artefacts import Made, MakeError, default_store
 from coinfer.artefacts.child import answer_of
 from coinfer.backends.base import Backend
+from coinfer.backends.mapped_file import read_pages
 from coinfer.backends.patience import patience_s
 from coinfer.documents.digest import digest_of
 from coinfer.errors import ModelError
 from coinfer.machine.processor import Processor
 from coinfer.model import Model
 
-__all__ = ["prepare", "prepare_all"]
+__all__ = ["prepare", "prepare_all", "read_ahead"]
 
 _SHARE = 2.25
 """What an artefact takes of the bytes of its weights at most: those of matrix products twice."""
@@ -139,6 +140,17 @@ def prepare(
         patience_s=patience_s(),
         is_over=lambda: those.are_ended,
     )
+
+
+def read_ahead(backend: Backend, model: Model, processor: Processor) -> None:
+    """Have the artefact that `load` will open in the page cache, if there is one."""
+    parts = _parts(backend, model, processor)
+    lease = None if parts is None else default_store().open(parts)
+    if lease is not None:
+        try:
+            read_pages(lease.files)
+        finally:
+            lease.close()
 
 
 def _parts(backend: Backend, model: Model, processor: Processor) -> Mapping[str, object] | None:

@@ -250,6 +250,14 @@ class Content:
         return self.summary.weight_bytes <= _LITTLE_BYTES
 
     @property
+    def held_bytes(self) -> int:
+        """Bytes that this process holds of it; what is read from files when it is needed is not."""
+        encoded = self._encoded
+        if encoded is None:
+            return self.summary.weight_bytes
+        return len(encoded.data) if isinstance(encoded.data, bytes) else 0
+
+    @property
     def is_there(self) -> bool:
         """Whether it can be read: false if it is in a file that is not what was checked."""
         data = None if self._encoded is None else self._encoded.data

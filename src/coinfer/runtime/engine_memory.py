@@ -54,8 +54,8 @@ class EngineMemory:
         self._core, self._event_loop, self._store = core, event_loop, store
         self._loader, self._loading, self._plan, self._limit = loader, loading, plan, limit
         wholes = [each if isinstance(each, Model) else each.model for each in models]
-        weights = {id(each.content): each.weight_bytes for each in wholes}
-        self._rest_bytes = rest_beside(sum(weights.values()))
+        held = {id(each.content): each.content.held_bytes for each in wholes}
+        self._rest_bytes = rest_beside(sum(held.values()))
         self._late_watch: MemoryWatch | None = None
         self._known: tuple[Plan, int] | None = None
 

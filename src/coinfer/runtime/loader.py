@@ -140,7 +140,7 @@ class Loader:
     def _evict(self, evict: Evict) -> None:
         close, watch = self._may_close(), self.watch
         before = None if watch is None else watch.held(evict)
-        forget = watch is not None and watch.is_tight_for(evict)
+        forget = watch is not None and watch.forgets(evict)
         self.use.evictions += 1
         try:
             self._model_store.evict(
@@ -154,10 +154,12 @@ class Loader:
 
     def _load(self, load: Load) -> _Outcome:
         started_s = clock.now()
-        if self.watch is not None:
-            self.watch.note_load(load)
+        watch, forget = self.watch, False
+        if watch is not None:
+            watch.note_load(load)
+            forget = watch.forgets_unused(load)
         try:
-            self._model_store.load(load.variant, load.span, load.processors)
+            self._model_store.load(load.variant, load.span, load.processors, forget=forget)
         except BaseException as error:  # noqa: BLE001 - a backend is foreign code
             return self._failure(load, error)
         seconds = clock.now() - started_s

@@ -121,6 +121,7 @@ class MemoryWatch:
         self._warnings = warnings
         self._uses = uses
         self._places: dict[_Key, _Measured] = {}
+        self._left: dict[_Key, int] = {}  # what was evicted and is in the page cache, with its size
         self._first_limit = self._last_limit = None if limit is None else limit()
         self._others, self._taken, self._rest = 0, taken, rest
         self._rests: deque[int] = deque(maxlen=_RESTS)
@@ -168,6 +169,7 @@ class MemoryWatch:
 
     def note_load(self, load: Load) -> None:
         """Take note of what a place that is being loaded is believed to take."""
+        self._left.pop(_key(load), None)
         known = self._places.get(_key(load))
         if known is None or known.number != load.place:
             known = self._places[_key(load)] = _Measured(load.place, load.size_bytes)
@@ -182,18 +184,33 @@ class MemoryWatch:
         use = self._uses().get(memory)
         return None if use is None else use.held_bytes
 
-    def is_tight_for(self, evict: Evict) -> bool:
-        """Tell whether a place would have no room in the page cache beside what may be loaded.
+    def forgets(self, evict: Evict) -> bool:
+        """Tell whether a place has no room in the page cache beside what may be loaded.
 
         The system counts pages there, too, where it limits a group of processes. If it needs some
-        of them back, it may take those of what is loaded as well, which are then read again.
+        of them back, it may take those of what is loaded as well, which are then read again. What
+        has room takes it until it is loaded again.
         """
-        known = self._places.get((evict.model, evict.span, evict.processors))
-        budget = self.given.budgets.get(HOST)
+        key = evict.model, evict.span, evict.processors
+        if not self._has_room(key):
+            return True
+        if key in self._places:
+            self._left[key] = self._places[key].size
+        return False
+
+    def forgets_unused(self, load: Load) -> bool:
+        """Tell whether the page cache has no room for what only loading a place needs."""
+        return not self._has_room(_key(load))
+
+    def _has_room(self, key: _Key) -> bool:
+        """Tell whether as much as a place takes has room in the page cache beside all else."""
+        known, budget = self._places.get(key), self.given.budgets.get(HOST)
         if known is None or budget is None or self._last_limit is None:
-            return False
-        rest = self._others + max([self._rest, *self._rests])
-        return self._memory_of(evict) == HOST and self._last_limit - rest - budget < known.size
+            return True
+        if self._memories.get(key[2][0], "") != HOST:
+            return True
+        room = self._last_limit - self._others - max([self._rest, *self._rests]) - budget
+        return known.size <= room - sum(self._left.values())
 
     def note_eviction(self, evict: Evict, before: int | None, after: int | None) -> None:
         """Take note of what was held before and after a place was evicted."""
@@ -278,14 +295,17 @@ class MemoryWatch:
         self._post(self.given)
 
 
-def rest_beside(weights: int) -> int:
-    """Return what this process holds beside models of so many bytes that nothing is loaded of yet.
+def rest_beside(files: int) -> int:
+    """Return what this process holds beside models that nothing is loaded of yet.
 
     What is believed of models is more than they take, so that it is seen best before they are
-    loaded: their files are in memory then.
+    loaded.
+
+    Args:
+        files: Bytes that it holds of their files.
     """
     held = process_memory()
-    return 0 if held is None else max(0, held.total - weights)
+    return 0 if held is None else max(0, held.total - files)
 
 
 def _key(load: Load) -> _Key:

@@ -12,7 +12,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from coinfer.backends import heap
-from coinfer.backends.artefact_making import prepare
+from coinfer.backends.artefact_making import prepare, read_ahead
 from coinfer.backends.base import (
     Backend,
     DeviceUse,
@@ -26,7 +26,7 @@ from coinfer.backends.base import (
     reading_once,
 )
 from coinfer.backends.loading import keep_ready, load
-from coinfer.backends.mapped_file import forget_pages
+from coinfer.backends.mapped_file import forget_pages, forget_unmapped
 from coinfer.backends.patience import HangError
 from coinfer.errors import BackendError, CoinferError, ConfigurationError
 from coinfer.graph.cut_model import CutModel
@@ -210,12 +210,21 @@ class ModelStore:
         """Let a model that `put` has compiled take requests."""
         self.models[name] = model.input_check
 
-    def load(self, name: str, span: Span, processors: Sequence[str]) -> None:
+    def load(
+        self, name: str, span: Span, processors: Sequence[str], *, forget: bool = False
+    ) -> None:
         """Make what one place of a model needs, if it was put to be loaded later or was evicted.
+
+        Artefacts are read first: no run waits for the disk, and what loading costs is known. With
+        `forget` the page cache does not keep what of them was needed for loading only.
 
         Raises:
             BackendError: a backend cannot make it.
         """
+        for processor in processors:
+            kept = self._kept.get((name, span, processor))
+            if kept is not None and kept[1] not in self._shared:
+                self._read_ahead(kept[0], self._all[processor])
         with self.changing:
             made = set()
             try:
@@ -231,6 +240,9 @@ class ModelStore:
             for place, (_, key) in self._kept.items():
                 if key in made:  # it may be that of another model of the same content
                     self._sessions[place] = self._shared[key]
+            files = [path for key in made for path in files_of(self._shared[key])]
+        if forget:
+            forget_unmapped(files)
 
     def evict(
         self,
@@ -474,6 +486,13 @@ class ModelStore:
             keep_ready(self._backends[processor.backend], piece, processor)
         except Exception as error:  # noqa: BLE001 - a backend is foreign code
             _log.info("model %r on %s is not kept ready: %s", name, processor.name, error)
+
+    def _read_ahead(self, piece: Model, processor: Processor) -> None:
+        """Have what a session is made of in memory; where that fails, loading says why."""
+        try:
+            read_ahead(self._backends[processor.backend], piece, processor)
+        except Exception as error:  # noqa: BLE001 - a backend is foreign code
+            _log.info("%r on %s is not read ahead: %s", piece.name, processor.name, error)
 
     def _keep_files(self, name: str, pieces: Mapping[Span, Model]) -> None:
         """Keep whatever a model's sessions can be made of again without holding its weights."""
