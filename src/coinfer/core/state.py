@@ -156,7 +156,10 @@ class State:
 
     def add(self, request: Request, queue: int = 0) -> Progress:
         """Take in a request that has arrived, for one of the policy's queues."""
-        entrance = self.entrance(request.model, request.batch, request.shape, queue)
+        key = (request.model, request.batch, queue, request.shape)
+        entrance = self._entrances.get(key)
+        if entrance is None:
+            entrance = self.entrance(request.model, request.batch, request.shape, queue)
         progress = self.requests[request.id] = Progress(request, entrance)
         return progress
 

@@ -470,7 +470,7 @@ class EventLoop:
                     answers.append((request.id, self._refusal()))
                     return
                 event: Event = _new(Arrived, (request,))
-                if len(self._posted) > 1 and self._comes_with_next():
+                if self._posted[-1] is not item and self._comes_with_next():
                     event = _new(ArrivedTogether, (request,))
             elif isinstance(item, tuple):
                 if self.crashed is not None:
@@ -478,7 +478,11 @@ class EventLoop:
                 event = item
                 if self._values:
                     self._advance(event)
-                if type(item) is Finished and len(self._posted) > 1 and self._comes_with_next():
+                if (
+                    self._posted[-1] is not item
+                    and type(item) is Finished
+                    and self._comes_with_next()
+                ):
                     event = _new(FinishedTogether, item)
             else:
                 item(answers)  # type: ignore[operator]  # no other type is left

@@ -10,6 +10,8 @@ from functools import partial
 from queue import SimpleQueue
 from typing import NamedTuple, Protocol
 
+import numpy as np
+
 from coinfer.backends.base import Session
 from coinfer.backends.values import Values
 from coinfer.core.commands import Execution
@@ -28,6 +30,9 @@ from coinfer.runtime.yielding import Yielding
 from coinfer.threads.pinning import pin_current_thread
 
 __all__ = ["Job", "Owner", "Use", "Worker", "reason_of"]
+
+_Array = np.ndarray
+
 
 _REFUSED = 1024
 """Failed requests of which is known why, until they are answered."""
@@ -247,7 +252,15 @@ def _perform(job: Job, use: Use) -> tuple[Finished | Failed, Sequence[Values]]:
     try:
         # Most are whole, and arrays as they come; one alone in a fused variant is not.
         if len(values) == 1 and span_io.is_whole and not span_io.slots:
-            parts = [checked_arrays(session.run(values[0]), span_io)]  # type: ignore[arg-type]
+            made: object = session.run(values[0])  # type: ignore[arg-type]
+            if type(made) is dict:
+                for name in span_io.writes:
+                    if type(made.get(name)) is not _Array:
+                        made = checked_arrays(made, span_io)
+                        break
+                parts = [made]
+            else:
+                parts = [checked_arrays(made, span_io)]
         elif span_io.slots:
             models = [request.model for request in execution.requests]
             parts = run_fused(session, span_io, models, values)
