@@ -1,11 +1,11 @@
-"""Requests that come together: what starts is decided once all of them are known."""
+"""Events that come together: what starts is decided once all of them are known."""
 
 from __future__ import annotations
 
 import pytest
 
-from coinfer.core.commands import Run
-from coinfer.core.events import Arrived, ArrivedTogether
+from coinfer.core.commands import Reply, Run
+from coinfer.core.events import Arrived, ArrivedTogether, Finished, FinishedTogether
 from coinfer.core.request import OnLate, Outcome
 from coinfer.policies import make_policy
 from coinfer.replay.codec import decode_event, encode_event
@@ -59,7 +59,24 @@ def test_one_that_cannot_be_served_is_answered_at_once() -> None:
     assert subject.outcomes() == {0: Outcome.DROPPED, 1: Outcome.REJECTED}
 
 
-def test_they_survive_in_a_log() -> None:
-    event = ArrivedTogether(request("a", id=3, deadline_s=0.5))
+def test_what_ended_is_answered_at_once_and_what_starts_is_decided_with_the_next() -> None:
+    subject = machine(fused={"all": (NAMES, {"cpu0": 2.0})})
+    for name in "aab":
+        subject.submit(name)
+    (first,) = subject.executions
+    commands = subject.finish(first.id, is_followed=True)
+    assert [type(each) for each in commands] == [Reply]
+    come(subject, "c", "d")
+    subject.run()
+    assert [len(each.requests) for each in subject.executions] == [1, 4]
+    assert set(subject.outcomes().values()) == {Outcome.COMPLETED}
+
+
+@pytest.mark.parametrize(
+    "event",
+    [ArrivedTogether(request("a", id=3, deadline_s=0.5)), FinishedTogether(7, 0.25)],
+    ids=lambda event: type(event).__name__,
+)
+def test_they_survive_in_a_log(event: Arrived | Finished) -> None:
     found = decode_event(encode_event(event))
-    assert (type(found), found) == (ArrivedTogether, event)
+    assert (type(found), found) == (type(event), event)

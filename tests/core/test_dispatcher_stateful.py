@@ -405,7 +405,11 @@ class AnythingHappens(RuleBasedStateMachine):
     @precondition(lambda self: self.machine.running)
     @rule(data=st.data())
     def finish(self, data: st.DataObject) -> None:
-        self.machine.finish(data.draw(st.sampled_from(sorted(self.machine.running))))
+        running = st.sampled_from(sorted(self.machine.running))
+        *others, last = data.draw(st.lists(running, min_size=1, unique=True))
+        for each in others:
+            self.machine.finish(each, is_followed=True)
+        self.machine.finish(last)
 
     @precondition(lambda self: self.machine.running)
     @rule(data=st.data())

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any
 
+from coinfer.backends.null import Faults
 from coinfer.core.commands import Command
-from coinfer.core.events import Event
+from coinfer.core.events import Event, Finished
 from coinfer.runtime import event_loop
 from coinfer.runtime.engine import Engine
 from runtime.engines import FEED, cpus, null_engine
@@ -35,23 +36,29 @@ def submitted_at_once(engine: Engine, count: int) -> list[Future[Any]]:
     engine._event_loop.call(
         lambda: futures.extend(engine.submit("m", FEED) for _ in range(count)), WAIT_S
     )
+    return futures
+
+
+def answered(futures: Sequence[Future[Any]]) -> None:
     for future in futures:
         future.result(WAIT_S)
-    return futures
 
 
 def test_all_but_the_last_say_that_another_follows() -> None:
     steps = Steps()
     with null_engine("p0", "p1", observer=steps) as engine:
-        submitted_at_once(engine, 3)
+        answered(submitted_at_once(engine, 3))
         engine.infer("m", FEED)
     assert steps.arrivals == ["ArrivedTogether", "ArrivedTogether", "Arrived", "Arrived"]
 
 
 def test_some_start_although_more_and_more_follow() -> None:
-    steps, most = Steps(), event_loop._AT_ONCE
-    with null_engine("p0", observer=steps) as engine:
-        submitted_at_once(engine, 2 * most + 1)
+    steps, most, faults = Steps(), event_loop._AT_ONCE, Faults()
+    faults.hang()  # so that nothing ends meanwhile
+    with null_engine("p0", observer=steps, faults=faults) as engine:
+        futures = submitted_at_once(engine, 2 * most + 1)
+        faults.release()
+        answered(futures)
     assert steps.arrivals == 2 * [*(most - 1) * ["ArrivedTogether"], "Arrived"] + ["Arrived"]
 
 
@@ -67,6 +74,22 @@ def test_what_is_no_request_is_not_waited_for() -> None:
         engine._event_loop.call(act, WAIT_S)
         futures[0].result(WAIT_S)
     assert steps.arrivals == ["Arrived"]
+
+
+def test_what_ended_is_decided_on_with_what_came_meanwhile() -> None:
+    steps, faults = Steps(), Faults()
+    faults.hang()
+    with null_engine("p0", observer=steps, faults=faults) as engine:
+        futures = [engine.submit("m", FEED)]
+
+        def act() -> None:
+            engine._event_loop.post(Finished(0, 1e-4))  # as its worker will say, too, and in vain
+            futures.append(engine.submit("m", FEED))
+
+        engine._event_loop.call(act, WAIT_S)
+        faults.release()
+        answered(futures)
+    assert steps.kinds[:4] == ["ModelLoaded", "Arrived", "FinishedTogether", "Arrived"]
 
 
 class Waiting:

@@ -54,7 +54,8 @@ class Backlog(NamedTuple):
             return cls()
         work_s, _, processors = flow.beside_s(lane)
         work_s *= (own_s + handover_s) / own_s
-        patience_s = max([each.head.deadline_s - each.head.arrival_s for each in lanes])
+        heads = [each.heap[0][2] for each in lanes]
+        patience_s = max([head.deadline_s - head.arrival_s for head in heads])
         return cls(work_s, processors, is_too_much=work_s > processors * patience_s)
 
     def outlasts(self, seconds: float) -> bool:

@@ -121,7 +121,7 @@ class Blocking:
             if other is lane or not due or other in riding:
                 continue
             seconds = view.resident_s(other)
-            if any(name in seconds for name in near):
+            if not seconds.keys().isdisjoint(near):
                 least_s = min(seconds.values())
                 due_s = self._first_due(other, due, now + least_s, now + least_s + alone_s)
                 limit_s = min(limit_s, due_s - now - least_s)
@@ -145,12 +145,14 @@ class Blocking:
             return math.inf
         if self.most_s is not None:
             return self.most_s
-        view = self._view
-        lanes = [view.entrance(model) for model in models]
-        steps = [
-            self._state.step(x, processor).seconds for x in lanes if view.can_run(x, processor)
-        ]
-        most_s = 2 * max([alone_s, *steps])
+        view, state, longest_s = self._view, self._state, alone_s
+        for model in models:
+            lane = state.entrance(model)
+            if lane.row is not None and processor in state.in_service:  # most are of one unit
+                longest_s = max(longest_s, lane.row.get(processor, 0.0))
+            elif view.can_run(lane, processor):
+                longest_s = max(longest_s, state.step(lane, processor).seconds)
+        most_s = 2 * longest_s
         return max(most_s, _SHARE * least_s) if is_fused else most_s
 
     def _first_due(self, lane: Lane, due: _Due, lost_s: float, from_s: float) -> float:

@@ -42,6 +42,7 @@ from coinfer.core.events import (
     Event,
     Failed,
     Finished,
+    FinishedTogether,
     FusedLoaded,
     Loaded,
     LoadFailed,
@@ -132,6 +133,7 @@ class Dispatcher:
             Arrived: self._arrived,
             ArrivedTogether: self._arrived_together,
             Finished: self._finished,
+            FinishedTogether: self._finished_together,
             Failed: self._faults.fail,
             Cancelled: waits.cancel,
             TimerFired: self._timer_fired,
@@ -332,6 +334,10 @@ class Dispatcher:
             else:
                 progress.execution = None
                 self._waits.go_on(progress, span.last + 1, execution.variant)
+
+    def _finished_together(self, event: FinishedTogether) -> bool:
+        self._finished(event)
+        return True
 
     def _timer_fired(self, _event: TimerFired) -> None:
         self._timers.fired()

@@ -25,6 +25,7 @@ __all__ = [
     "Event",
     "Failed",
     "Finished",
+    "FinishedTogether",
     "FusedLoaded",
     "LoadFailed",
     "Loaded",
@@ -63,6 +64,15 @@ class Finished(NamedTuple):
 
     execution_id: int
     service_s: float
+
+
+class FinishedTogether(Finished):
+    """An execution ended well, and another event is there already, to be handled next.
+
+    Its requests are answered; what starts is decided after that one.
+    """
+
+    __slots__ = ()
 
 
 class Failed(NamedTuple):
@@ -227,6 +237,7 @@ Event: TypeAlias = (
     Arrived
     | ArrivedTogether
     | Finished
+    | FinishedTogether
     | Failed
     | Cancelled
     | TimerFired

@@ -55,7 +55,7 @@ class Flow:
 
     def note(self, lane: Lane) -> None:
         """Take note of a request that comes."""
-        now, work_s = self._state.now, self._of(lane)[0]
+        now, work_s = self._state.now, (self._known.get(lane) or self._of(lane))[0]
         if now <= self._last_s:
             self._now_s += work_s
             return
@@ -89,9 +89,9 @@ class Flow:
             self._served = served
             self._known.clear()
         least_s, like, bits = self._of(lane)
-        work_s = 0.0
+        work_s, known = 0.0, self._known
         for each in state.lanes:
-            each_s, _, others = self._of(each)
+            each_s, _, others = known.get(each) or self._of(each)
             if others & bits:
                 work_s += len(each) * each_s
         for execution in state.running.values():
@@ -139,7 +139,8 @@ class Flow:
         """
         known = self._known.get(lane)
         if known is None:
-            if len(self._known) > _FEW + 2 * len(self._state.lanes):
+            most = _FEW + 2 * max(len(self._state.lanes), len(self._state.variants))
+            if len(self._known) > most:
                 self._known.clear()  # most are of lanes that are gone
             units_of, served = self._state.units_of, self._state.in_service
             bits = 0

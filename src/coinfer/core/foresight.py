@@ -84,11 +84,15 @@ class Foresight:
 
     Attributes:
         until_s: Until when anything is foreseen, if nothing comes.
+        rates: How many requests come per second, by model of which enough came, however regular.
     """
 
     def __init__(self) -> None:
         self.until_s = -math.inf
+        self.rates: dict[str, float] = {}
         self._streams: dict[str, _Stream] = {}
+        # Those that come regularly: of a hundred that come at random they are few.
+        self._regular: dict[str, _Stream] = {}
 
     def note(self, request: Request, now: float) -> None:
         """Take note of a request that came just now."""
@@ -97,6 +101,14 @@ class Foresight:
             if stream is None:
                 stream = self._streams[request.model] = _Stream(now)
             stream.note(request, now)
+            if stream.gaps >= _FEWEST:
+                self.rates[request.model] = 1 / stream.gap_s
+            else:
+                self.rates.pop(request.model, None)
+            if stream.until_s == -math.inf:
+                self._regular.pop(request.model, None)
+                return
+            self._regular[request.model] = stream
             if stream.until_s > self.until_s:
                 self.until_s = stream.until_s
 
@@ -108,7 +120,7 @@ class Foresight:
     def load(self, view: View) -> float:
         """Return how many units the requests to come that preempt others keep busy, on average."""
         busy = 0.0
-        for model, stream in self._streams.items():
+        for model, stream in self._regular.items():
             if stream.until_s >= view.now:
                 seconds = _overtaking_s(view, model, stream)
                 busy += seconds / stream.gap_s if seconds < math.inf else 0.0
@@ -128,7 +140,7 @@ class Foresight:
         """
         found = [
             (stream.gap_s, seconds)
-            for name, stream in self._streams.items()
+            for name, stream in self._regular.items()
             if name != model and stream.until_s >= view.now
             if (seconds := _overtaking_s(view, name, stream)) < math.inf
         ]
@@ -150,7 +162,7 @@ class Foresight:
             return True
         return any(
             stream.until_s >= now and _overtaking_s(view, model, stream) == math.inf
-            for model, stream in self._streams.items()
+            for model, stream in self._regular.items()
         )
 
     def forecast(self, view: View) -> Forecast:
@@ -158,9 +170,12 @@ class Foresight:
         models, now, preempts = view.models, view.now, view.preempts
         if len(self._streams) > len(models):
             self._streams = {name: self._streams[name] for name in models if name in self._streams}
+            for gone in self._regular.keys() - self._streams.keys():
+                del self._regular[gone]
+            self.rates = {name: rate for name, rate in self.rates.items() if name in models}
         foreseen = [
             (model, stream)
-            for model, stream in self._streams.items()
+            for model, stream in self._regular.items()
             if stream.until_s >= now
             and not (preempts and _overtaking_s(view, model, stream) < math.inf)
         ]

@@ -29,7 +29,7 @@ equal sizes. A lane that does not batch is not looked at.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -177,7 +177,7 @@ class Riders:
                 continue
             if not backlog.outlasts(run_s):
                 continue
-            riding = [each[2] for each in others]
+            riding = {each[2] for each in others}
             if self.longest_s is not None:
                 longest_s = self.longest_s(lane, processor, own_s, riding, is_too_much=is_too_much)
                 if seconds > longest_s:
@@ -197,40 +197,50 @@ class Riders:
         is_too_much: bool = False,
     ) -> list[tuple[float, Request, Lane]]:
         """Return who rides in a fused run of so many seconds: own seconds, request and lane."""
-        state, key = self._state, lane.key
-        waiting = []
-        for model in fused.members:
-            other = state.entrance(model, key) if model != lane.model else None
-            if other is None or other not in state.lanes or fused not in other.fused:
-                continue
-            if processor in other.seconds:
-                waiting.append(other)
+        state = self._state
+        waiting = [
+            other
+            for other in state.heads_of(fused, lane.key)
+            if other is not lane and fused in other.fused and processor in other.seconds
+        ]
         if not waiting:
             return []
         waiting.sort(key=_head_rank)
-        count = len(lane) + sum(map(len, waiting))
-        idle = dict.fromkeys(self._others(lane, processor, count), 0.0)
+        idle = self._idle_beside(lane, processor, waiting)
         residency, is_tight, found = state.residency, state.residency.is_tight, []
-        handover_s = fused.handover_s
+        handover_s, now = fused.handover_s, state.now
         for other in waiting:
-            request = other.head
-            ends = [
-                (s + other.seconds.get(name, math.inf) + handover_s, name)
-                for name, s in idle.items()
-                if not is_tight or residency.is_loaded(other.variant, other.rest, name)
-            ]
-            sooner_s, name = min(ends, default=(math.inf, ""))
-            if sooner_s < seconds + handover_s:
-                idle[name] = sooner_s
-                continue
+            request = other.heap[0][2]
+            if idle:
+                ends = [
+                    (s + other.seconds.get(name, math.inf) + handover_s, name)
+                    for name, s in idle.items()
+                    if not is_tight or residency.is_loaded(other.variant, other.rest, name)
+                ]
+                sooner_s, name = min(ends, default=(math.inf, ""))
+                if sooner_s < seconds + handover_s:
+                    idle[name] = sooner_s
+                    continue
             if request.sizes != first.sizes:
                 continue
             if self.allows is not None and not self.allows(other, processor):
                 continue
-            spare_s = self._spare_s(request, self._least_s(other), 0.0)
-            if seconds <= spare_s or (is_too_much and request.on_late is OnLate.RUN):
+            if request.on_late is OnLate.RUN and (
+                is_too_much or seconds <= request.deadline_s - now
+            ):
+                rides = True  # nearly always: what is late in any case may ride, too
+            else:
+                rides = seconds <= self._spare_s(request, self._least_s(other), 0.0)
+            if rides:
                 found.append((other.seconds[processor], request, other))
         return found
+
+    def _idle_beside(self, lane: Lane, processor: str, waiting: Sequence[Lane]) -> dict[str, float]:
+        """Return when what is dealt out to each idle processor beside one is done there; 0 yet."""
+        if len(self._state.idle()) < 2:
+            return {}
+        count = len(lane) + sum(map(len, waiting))
+        return dict.fromkeys(self._others(lane, processor, count), 0.0)
 
     def _chosen(self, lane: Lane, way: Way, first: Request, most: int) -> tuple[Request, ...]:
         served, step, better_s = way

@@ -159,11 +159,18 @@ class State:
         key = (request.model, request.batch, queue, request.shape)
         entrance = self._entrances.get(key)
         if entrance is None:
-            shape = request.shape
-            entrance = self.lane(LaneKey(request.model, 0, request.batch, queue=queue, shape=shape))
-            self._entrances[key] = entrance
+            entrance = self.entrance(request.model, request.batch, request.shape, queue)
         progress = self.requests[request.id] = Progress(request, entrance)
         return progress
+
+    def entrance(self, model: str, batch: int = 1, shape: int = 0, queue: int = 0) -> Lane:
+        """Return the lane in which fresh requests wait, perhaps none now."""
+        key = (model, batch, queue, shape)
+        entrance = self._entrances.get(key)
+        if entrance is None:
+            entrance = self.lane(LaneKey(model, 0, batch, queue=queue, shape=shape))
+            self._entrances[key] = entrance
+        return entrance
 
     def lane(self, key: LaneKey) -> Lane:
         """Return the lane of a key; there is one each."""
@@ -484,9 +491,16 @@ class State:
             return ()
         return self.fusions.of.get(lane.model, ())
 
-    def entrance(self, model: str, key: LaneKey) -> Lane | None:
-        """Return the lane of fresh requests of another model that are as those of a key."""
-        return self._entrances.get((model, key.batch, key.queue, key.shape))
+    def heads_of(self, fused: Fused, key: LaneKey) -> list[Lane]:
+        """Return the lanes of members in which fresh requests wait that are as those of a key."""
+        entrances, lanes = self._entrances, self.lanes
+        batch, queue, shape = key.batch, key.queue, key.shape
+        found = []
+        for model in fused.members:
+            lane = entrances.get((model, batch, queue, shape))
+            if lane is not None and lane in lanes:
+                found.append(lane)
+        return found
 
     def _add_variant(self, variant: LoadedVariant) -> None:
         name, _, _, units, profile, forks, swap_s, batching, places = variant

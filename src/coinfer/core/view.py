@@ -11,7 +11,7 @@ from typing import Any
 
 from coinfer.core.alike import Alike
 from coinfer.core.commands import Execution
-from coinfer.core.lane import Lane, LaneKey
+from coinfer.core.lane import Lane
 from coinfer.core.lookahead import Lookahead
 from coinfer.core.offer import Offer, make_offer
 from coinfer.core.request import OnLate, Request
@@ -309,7 +309,7 @@ class View:
 
     def entrance(self, model: str, batch: int = 1, shape: int = 0) -> Lane:
         """Return the lane in which fresh requests of a model wait, perhaps none now."""
-        return self._state.lane(LaneKey(model, 0, batch, shape=shape))
+        return self._state.entrance(model, batch, shape)
 
     def expected_s(self, lane: Lane, processor: str) -> float:
         """Seconds of the offer to a lane's head, started now, as if nothing had to be loaded.

@@ -132,7 +132,7 @@ class Recorder:
         """
         # This runs for every request and calls are what costs most here: so types are compared, and
         # what nearly always happens is written out.
-        if type(event) is Finished:
+        if isinstance(event, Finished):
             execution = self._running.pop(event.execution_id, None)
             if execution is None:
                 pass  # abandoned before, and what it still returns is ignored

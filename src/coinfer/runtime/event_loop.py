@@ -26,6 +26,7 @@ from coinfer.core.events import (
     Event,
     Failed,
     Finished,
+    FinishedTogether,
     ProcessorLost,
     ProcessorRestored,
     TimerFired,
@@ -80,7 +81,7 @@ Posted = Event | InferenceFuture | Callable[[deque[Answer]], None]
 """What is posted: an event; a request that arrives, as its future; or what the owner shall do."""
 
 _AT_ONCE = 32
-"""Requests that come one after the other before something starts, whatever else follows."""
+"""Events that are handled one after the other before something starts, whatever else follows."""
 
 _MOMENT_S = 0.2
 _GLANCE_S = 0.002
@@ -470,13 +471,19 @@ class EventLoop:
                     return
                 event: Event = _new(Arrived, (request,))
                 if self._posted[-1] is not item and self._comes_with_next():
-                    event = ArrivedTogether(request)
+                    event = _new(ArrivedTogether, (request,))
             elif isinstance(item, tuple):
                 if self.crashed is not None:
                     return
                 event = item
                 if self._values:
                     self._advance(event)
+                if (
+                    self._posted[-1] is not item
+                    and type(item) is Finished
+                    and self._comes_with_next()
+                ):
+                    event = _new(FinishedTogether, item)
             else:
                 item(answers)  # type: ignore[operator]  # no other type is left
                 return
@@ -501,14 +508,17 @@ class EventLoop:
             self._crash(error, answers)
 
     def _comes_with_next(self) -> bool:
-        """Tell whether a request that comes, and is not the last posted, is followed by another.
+        """Tell whether what is handled, and is not the last posted, is followed by another event.
 
-        Callers that submit several at once hold the interpreter meanwhile. So does the owner until
-        all are handled: what starts before that begins no sooner, and knows less.
+        Then what starts is decided once for all of them, and with all of them known. Callers that
+        submit several at once hold the interpreter meanwhile, and so does the owner until all are
+        handled: what starts before that begins no sooner.
         """
         self._together += 1
-        if self._together < _AT_ONCE and type(self._posted[1]) is InferenceFuture:
-            return True
+        if self._together < _AT_ONCE:
+            following = self._posted[1]
+            if type(following) is InferenceFuture or isinstance(following, tuple):
+                return True
         self._together = 0
         return False
 

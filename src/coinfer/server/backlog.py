@@ -52,8 +52,8 @@ class Backlog:
                     self._note_run(execution)  # it started at once: most do where little waits
                     return
             self._wait(request)
-        elif kind is Finished:
-            self._ended(event.execution_id, event.service_s)  # type: ignore[union-attr]
+        elif isinstance(event, Finished):
+            self._ended(event.execution_id, event.service_s)
         elif kind is Failed:
             self._running.pop(event.execution_id, None)  # type: ignore[union-attr]
         elif kind is ProcessorLost:

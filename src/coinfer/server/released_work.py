@@ -138,8 +138,8 @@ class ReleasedWork:
         """Note a step of the core; True if a processor began with a request of a tenant."""
         kind, has_begun = type(event), False
         with self._lock:
-            if kind is Finished:
-                self._ended(event.execution_id, event.service_s)  # type: ignore[union-attr]
+            if isinstance(event, Finished):
+                self._ended(event.execution_id, event.service_s)
             elif kind is Failed:
                 self._ended(event.execution_id)  # type: ignore[union-attr]
             elif kind is ProcessorLost:

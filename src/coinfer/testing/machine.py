@@ -22,6 +22,7 @@ from coinfer.core.events import (
     Event,
     Failed,
     Finished,
+    FinishedTogether,
     FusedLoaded,
     Loaded,
     LoadedVariant,
@@ -373,12 +374,16 @@ class VirtualMachine:
             self.dispatcher.check()
         return commands
 
-    def finish(self, execution_id: int) -> list[Command]:
-        """Let a running execution end well now."""
+    def finish(self, execution_id: int, *, is_followed: bool = False) -> list[Command]:
+        """Let a running execution end well now.
+
+        If another event follows at once, what starts is decided with that one.
+        """
         execution = self._end(execution_id)
         for each in execution.requests:
             self._ran(each.id, execution.span)
-        return self.post(Finished(execution_id, self.now - execution.started_s))
+        kind = FinishedTogether if is_followed else Finished
+        return self.post(kind(execution_id, self.now - execution.started_s))
 
     def fail(self, execution_id: int, reason: str = "told to fail") -> list[Command]:
         """Let a running execution raise now."""
