@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from coinfer.errors import ScenarioError
 from coinfer.machine.machine_file import load_machine, parse_machine
 from coinfer.machine.machine_json import decode_machine, encode_machine
+from coinfer.machine.submission import Submission
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "machines"
 
@@ -212,6 +214,13 @@ def test_widths_make_processors_over_the_cores_of_the_topology() -> None:
     assert machine.topology is not None
     assert machine.topology.caches == (0, 4)
     assert decode_machine(encode_machine(machine)).topology == machine.topology
+
+
+def test_how_requests_come_to_the_core_is_part_of_a_machine() -> None:
+    machine = parse_machine(FULL)
+    assert "submission" not in encode_machine(machine)
+    told = replace(machine, submission=Submission(first_s=0.5, next_s=0.25))
+    assert decode_machine(encode_machine(told)).submission == told.submission
 
 
 @pytest.mark.parametrize(

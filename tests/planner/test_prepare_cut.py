@@ -9,6 +9,7 @@ from coinfer.errors import BackendError, ConfigurationError
 from coinfer.graph.cut_model import CutModel
 from coinfer.machine.contention import Contention
 from coinfer.machine.span import Fork, Span, completes
+from coinfer.machine.submission import Submission
 from coinfer.model import Model
 from coinfer.planner.passes.surroundings import whole_profile
 from coinfer.planner.prepare import prepare
@@ -111,6 +112,9 @@ def test_branches_that_are_worth_it_reach_the_machine_that_is_simulated(
     monkeypatch.setattr(f"{where}.measure_contention", lambda *_, **__: Contention())
     monkeypatch.setattr(f"{where}.measure_cold", lambda *_, **__: {})
     monkeypatch.setattr("coinfer.experiments.handover.handover_s", lambda *_, **__: 0.0)
+    monkeypatch.setattr(
+        "coinfer.experiments.handover.submission", lambda *_, **__: Submission(0.25, 0.125)
+    )
     forks = {}
     for branches in ("true", "false"):
         wanted = parse_scenario(
@@ -123,6 +127,7 @@ def test_branches_that_are_worth_it_reach_the_machine_that_is_simulated(
         ready = prepare(wanted, profiler, surroundings=True)
         planned = ready.plan.models["net"].original.forks
         assert planned == cut_of(ready, "net").forks
+        assert ready.plan.machine.submission == Submission(0.25, 0.125)
         forks[branches] = planned
     assert Fork(1, 2, 2) in forks["true"]
     assert forks["false"] == ()

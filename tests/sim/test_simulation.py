@@ -22,6 +22,7 @@ from coinfer.errors import PolicyError, UnknownNameError
 from coinfer.machine.cold import IDLE_S, Cold
 from coinfer.machine.machine_file import parse_machine
 from coinfer.machine.profile import Measurement, Profile, ProfileKey
+from coinfer.machine.submission import Submission
 from coinfer.plan import Plan, PolicyChoice
 from coinfer.policies import make_policy, policy_names
 from coinfer.sim import Simulation, simulate
@@ -53,6 +54,37 @@ def test_overhead_occupies_the_processor_but_is_no_service_time() -> None:
     assert log.latencies() == [0.375, 0.75]
     services = [event.service_s for _, event, _ in log.steps if isinstance(event, Finished)]
     assert services == [0.25, 0.25]
+
+
+def test_what_is_due_at_one_moment_comes_one_after_the_other() -> None:
+    together = {"x": {"periodic": 1}, "y": {"periodic": 1}}
+    on = machine(
+        {"x": {"a": 0.25}, "y": {"b": 0.25}}, submission=Submission(first_s=0.125, next_s=0.0625)
+    )
+    log = play(on, scenario(together, duration=1.0))
+    came = [at for at, event, _ in log.steps if isinstance(event, Arrived)]
+    assert came == [0.125, 0.1875]
+    # Latency counts from when it was due, and what starts is decided once both are known.
+    assert log.latencies() == [0.4375, 0.4375]
+
+
+def test_who_asks_again_after_an_answer_is_not_waited_for() -> None:
+    on = machine({"x": {"a": 0.25}}, submission=Submission(first_s=0.125, next_s=0.0625))
+    log = play(on, scenario({"x": {"closed": 1}}, duration=1.0))
+    assert log.latencies() == [0.375, 0.25, 0.25, 0.25]
+
+
+def test_what_is_all_due_at_the_start_is_submitted_while_the_first_of_it_runs() -> None:
+    on = machine({"x": {"a": 0.25}}, submission=Submission(first_s=0.125, next_s=0.0625))
+    assert play(on, offline(3)).latencies() == [0.25, 0.5, 0.75]
+
+
+def test_no_submission_lies_before_the_moment_that_the_simulation_has_reached() -> None:
+    on = machine({"x": {"a": 0.01}, "y": {"b": 0.015}}, submission=Submission(0.05, 0.02))
+    log = play(on, scenario({"x": {"closed": 2}, "y": {"periodic": 40}}, duration=3.0))
+    moments = [at for at, _, _ in log.steps]
+    assert moments == sorted(moments)
+    assert len(log.finished) == len(log.arrived)
 
 
 @pytest.mark.parametrize("policy", policy_names())

@@ -10,6 +10,7 @@ from coinfer.machine.cold import Cold
 from coinfer.machine.contention import Contention
 from coinfer.machine.processor import LEFT_SHARE, Processor, overlaid_units, twins
 from coinfer.machine.profile import Profile
+from coinfer.machine.submission import Submission
 from coinfer.machine.topology import Topology
 
 __all__ = ["Machine"]
@@ -36,6 +37,8 @@ class Machine:
             right after itself.
         overhead_s: Seconds by which every execution occupies its processor beyond the service
             time: handing over the work and the result.
+        submission: What passes between the moment that a request is due and its start, beside a
+            free processor. Requests that follow from an answer come at once.
         identity: What measurements depend on beside the processors, by name: the processor's model
             and the versions of the libraries. Empty for a machine that a file describes.
         topology: Its cores and what they share; None: not known.
@@ -58,6 +61,7 @@ class Machine:
     contention: Contention = field(default_factory=Contention)
     cold: Mapping[tuple[str, str], Cold] = field(default_factory=dict)
     overhead_s: float = 0.0
+    submission: Submission = field(default_factory=Submission)
     identity: Mapping[str, str] = field(default_factory=dict)
     topology: Topology | None = None
     shares: Mapping[str, str] = field(default_factory=dict)

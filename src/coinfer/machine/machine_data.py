@@ -69,6 +69,7 @@ class MachineData(_Data):
     contention: ContentionData
     cold: list[tuple[str, str, float, float]]
     overhead_s: float
+    submission: tuple[float, float] = (0.0, 0.0)
     topology: TopologyData | None = None
     shares: dict[str, str] = {}
 

@@ -12,6 +12,7 @@ from coinfer.machine.contention import Contention
 from coinfer.machine.machine import Machine
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
+from coinfer.machine.submission import Submission
 from coinfer.machine.topology_data import decode_topology, encode_topology
 
 __all__ = ["decode_machine", "decode_processor", "encode_machine", "encode_processor"]
@@ -59,6 +60,8 @@ def encode_machine(machine: Machine) -> dict[str, Any]:
         "cold": [[*pair, *each] for pair, each in machine.cold.items()],
         "overhead_s": machine.overhead_s,
     }
+    if any(machine.submission):
+        found["submission"] = list(machine.submission)
     if machine.topology is not None:
         found["topology"] = encode_topology(machine.topology)
     if machine.shares:
@@ -89,6 +92,7 @@ def decode_machine(data: Any) -> Machine:
             contention=Contention(**found.contention.model_dump()),
             cold={(m, p): Cold(other, idle) for m, p, other, idle in found.cold},
             overhead_s=found.overhead_s,
+            submission=Submission(*found.submission),
             topology=(
                 None
                 if found.topology is None

@@ -3,7 +3,10 @@
 The dispatcher, the policy, the load and the observer are the objects of a real run; only the
 processors are imagined. What happens at one instant happens in this order: executions end (in the
 order of their start), what is being loaded is there, the timer fires, requests fall due (in the
-order of their dues). So two simulations with the same seed take the same steps to the last bit.
+order of their dues). Where the machine says how long it takes to submit them, they come later by
+that, one after the other, but for those that follow from an answer, and for a load that is all due
+at the start: that is submitted while the first of it run. So two simulations with the same seed
+take the same steps to the last bit.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from coinfer.core.events import (
 )
 from coinfer.core.policy import Policy
 from coinfer.core.request import Outcome, Request
+from coinfer.machine.submission import Submission
 from coinfer.metrics.observers import Observer
 from coinfer.opening import (
     check_memory,
@@ -113,6 +117,9 @@ class Simulation:
         self._reacts = load.reacts
         self._dues = load.in_order()
         self._has_begun = False
+        self._submission = machine.submission if load.end_s < _INF else Submission()
+        self._entered_s = -_INF
+        self._at_once: set[Due] = set()
         self._asked: dict[int, Due] = {}
         self._n_asked = 0
         self._timer_s = _INF
@@ -234,11 +241,14 @@ class Simulation:
         ends, start, pop = future.ends, future.start, future.pop
         draw = self._services.draw
         swaps, has_cold = self._machine.swaps, bool(self._machine.cold)
+        is_submitted = any(self._submission)
         until_s = min(until_s, _LATEST_S)
         for _ in range(steps):
             timer_s = self._timer_s
             end_s = ends[0][0] if ends else _INF
             due_s = agenda[0][0] if agenda else _INF
+            if is_submitted and agenda:
+                due_s = self._entry_s(agenda[0])
             load_s = self._loaded_s
             event: Event
             if load_s < end_s and load_s <= due_s and load_s <= timer_s:
@@ -287,9 +297,20 @@ class Simulation:
                     self._note(command)
         return True
 
+    def _entry_s(self, due: Due) -> float:
+        """Return when a request that is due comes to the core."""
+        entry_s = due.time_s
+        if due not in self._at_once:
+            entry_s = self._submission.entry_s(entry_s, self._entered_s)
+        return max(self.now, entry_s)
+
     def _submit(self) -> Arrived:
         agenda = self._agenda
         due = agenda[0]
+        if due in self._at_once:
+            self._at_once.remove(due)
+        else:
+            self._entered_s = self.now
         if self._dues is None:
             heapq.heappop(agenda)
             for each in self._load.after_due(due):
@@ -318,6 +339,8 @@ class Simulation:
         completed = reply.outcome is Outcome.COMPLETED
         for following in self._load.after_answer(due, self.now, completed):
             heapq.heappush(self._agenda, following)
+            if following.time_s <= self.now:
+                self._at_once.add(following)
 
     def _start(self, execution: Execution) -> None:
         """Start an execution; `_go_on` has the same in its loop."""

@@ -1,4 +1,4 @@
-"""Surroundings: contention, cold starts and hand-over, which only simulations need.
+"""Surroundings: contention, cold starts, hand-over and submission, which only simulations need.
 
 Rule: measured with whole models, where they are loaded whole: of a model that is cut, on the
 processors that could run all of it. Not measured once the budget is spent: simulations then assume
@@ -25,7 +25,7 @@ def surroundings(plan: Plan, planning: Planning) -> Plan:
     """Measure what else a simulation needs, if it is wanted."""
     if not planning.wishes.surroundings:
         return plan
-    from coinfer.experiments.handover import handover_s  # needs the zoo
+    from coinfer.experiments.handover import handover_s, submission  # needs the zoo
 
     profiler = planning.profiler
     if profiler.budget.is_spent:
@@ -47,6 +47,7 @@ def surroundings(plan: Plan, planning: Planning) -> Plan:
             contention=measure_contention(deployment, profiler.progress, plan.machine.topology),
             cold=measure_cold(deployment, profiler.progress),
             overhead_s=handover_s(profiler.cache),
+            submission=submission(profiler.cache),
         )
     return dataclasses.replace(plan, machine=machine)
 
