@@ -79,6 +79,14 @@ class TestWhoRides:
         assert runs(subject)[1:3] == [("all", "abcd")] * 2
         assert runs(subject)[3:] == [("", model) for model in "abcd" * 2]
 
+    def test_what_slows_it_down_is_held_against_runs_apart_as_well(self) -> None:
+        subject = machine(service_s=lambda each: 4.0 if each.is_fused else 1.0)
+        for _ in range(40):
+            for model in TENANTS:
+                subject.submit(model, is_followed=model != TENANTS[-1])
+            subject.run()
+        assert runs(subject) == [("all", "abcd")] * 40
+
     def test_few_share_it_where_that_is_cheaper_even_padded(self) -> None:
         subject = machine()
         for model in "nabc":

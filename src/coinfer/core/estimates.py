@@ -163,6 +163,12 @@ class Estimates:
         """Seconds that the execution should take, or None if the processor cannot run it."""
         return self.row(variant, span, batch, shape).get(processor)
 
+    def slowed(self, variant: str, processor: str, span: Span, batch: int, shape: int = 0) -> float:
+        """Return how many times what was measured an execution is expected to take."""
+        learnt_s = self.row(variant, span, batch, shape)[processor]
+        measured_s = self._measured[variant, span, batch, shape][processor]
+        return learnt_s / measured_s if measured_s > 0 else 1.0
+
     def observe(
         self,
         variant: str,

@@ -19,9 +19,10 @@ A request rides along with the first of its lane where all of this holds:
 In a fused variant, the first of each lane of another member rides, by the same rules: the run must
 be cheaper than runs of their own although it takes as long for few as for all. To what a run takes
 there counts what handing it over takes, where that was measured: of networks of some 100 us it is
-much of what riding saves. Of several fused variants, and batches, that is taken which takes least
-per request. Where memory has a budget, only of those that are loaded; whose own is not is served by
-one that is, alone if nobody rides.
+much of what riding saves. Of a fused run counts no more of what slowed it down since it was
+measured than of runs apart: only what runs is learnt. Of several fused variants, and batches, that
+is taken which takes least per request. Where memory has a budget, only of those that are loaded;
+whose own is not is served by one that is, alone if nobody rides.
 
 Forks, express runs, and requests that failed before have no riders. Stacked can only be what has
 equal sizes. A lane that does not batch is not looked at.
@@ -175,8 +176,9 @@ class Riders:
                 made_late = sum(own_s <= each < seconds for each in each_left_s)
                 if made_late > sum(each >= seconds for each in each_left_s):
                     continue
-            gain_s = (1 - _LEAST_GAIN) * (own_s + sum([each[0] for each in others])) - seconds
-            run_s = seconds + handover_s
+            fair_s = seconds * self._fairness(fused, lane, step)
+            gain_s = (1 - _LEAST_GAIN) * (own_s + sum([each[0] for each in others])) - fair_s
+            run_s = fair_s + handover_s
             gain_s += handover_s * len(others) - backlog.least_gain_s(run_s)
             if not others or gain_s <= 0 or run_s >= each_s * (1 + len(others)):
                 continue
@@ -190,6 +192,17 @@ class Riders:
             each_s = run_s / (1 + len(others))
             found = fused, seconds, tuple([each[1] for each in others])
         return found
+
+    def _fairness(self, fused: Fused, lane: Lane, step: Step) -> float:
+        """Return how many times of what a fused run takes is to be held against runs apart.
+
+        What slows it down beyond what was measured, such as other threads of the interpreter, slows
+        these down as well, but is learnt of what runs only: so it counts no more than it is known
+        of the lane's own run, as when they were measured side by side.
+        """
+        slowed, key, (span, processor, _) = self._state.estimates.slowed, lane.key, step
+        own = slowed(lane.variant, processor, span, key.batch, key.shape)
+        return min(1.0, own / slowed(fused.name, processor, span, key.batch, key.shape))
 
     def _heads(
         self,
