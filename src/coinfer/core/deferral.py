@@ -84,6 +84,12 @@ class Deferral:
         for lane in state.lanes:
             if not lane.shares or lane.is_rare:
                 continue
+            batching = lane.batching
+            is_delayed = batching is not None and batching.max_delay_s > 0
+            if lane.heap[0][2].deadline_s == math.inf and not is_delayed:
+                if lane.ready_s:
+                    state.hold_back(lane, {})
+                continue  # most are not held back, and this is asked at every event
             ready_s = self._ready_s(lane, groups, waiting)
             if ready_s > state.now:
                 state.hold_back(lane, dict.fromkeys(lane.seconds, ready_s))
@@ -106,8 +112,6 @@ class Deferral:
         """
         batching, first = lane.batching, lane.head
         is_delayed = batching is not None and batching.max_delay_s > 0
-        if first.deadline_s == math.inf and not is_delayed:
-            return -math.inf  # most are not held back, and this is asked at every event
         seconds = self._view.resident_s(lane)
         name = min(seconds, key=seconds.__getitem__, default="")
         if not name:

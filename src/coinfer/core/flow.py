@@ -66,6 +66,9 @@ class Flow:
             self._since_s = self._from_s = now
         else:
             self._gaps += 1
+            if self._gaps > _MANY:
+                self._gaps //= 2
+                self._from_s = (self._from_s + now) / 2
             weight = max(_WEIGHT, 1 / self._gaps)
             self._gap_s += weight * (gap_s - self._gap_s)
             self._work_s += weight * (self._now_s - self._work_s)
@@ -114,9 +117,6 @@ class Flow:
             return 0.0
         if now - self._since_s < seconds:
             return 0.0
-        if self._gaps > _MANY:
-            self._gaps //= 2
-            self._from_s = (self._from_s + self._last_s) / 2
         gap_s = max(gap_s, (self._last_s - self._from_s) / self._gaps)
         first_s = max(self._last_s + gap_s, now)
         return max(0.0, now + seconds - first_s) * self._work_s / gap_s

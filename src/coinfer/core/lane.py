@@ -21,6 +21,9 @@ from coinfer.machine.span import Span
 __all__ = ["Lane", "LaneKey"]
 
 
+_FEW = 32
+"""Waiting requests of which all are sorted, if more than the first is asked for."""
+
 _NOTHING: Mapping[str, float] = {}
 """A plain dictionary: whether it is empty is asked for every start."""
 
@@ -187,8 +190,8 @@ class Lane:
 
     def in_order(self) -> Iterator[Request]:
         """Iterate from the first on, lazily: k requests cost O(k log k), not O(n)."""
-        for _, request in self.ranked():
-            yield request
+        for ranked in self.ranked():
+            yield ranked[1]
 
     def ranked(self) -> Iterator[tuple[tuple[Any, int], Request]]:
         """Iterate over (rank, request) from the first on, lazily."""
@@ -196,6 +199,11 @@ class Lane:
         if not heap:
             return
         yield heap[0][:2], heap[0][2]  # the head is live; often nobody asks for more
+        if len(heap) <= _FEW:  # sorted is quicker then than what is written in Python
+            for entry in sorted(heap)[1:]:  # no two have the same id: requests are not compared
+                if entry[1] not in gone:
+                    yield entry[:2], entry[2]
+            return
         frontier = [(heap[at][:2], at) for at in (1, 2) if at < len(heap)]
         heapq.heapify(frontier)
         while frontier:

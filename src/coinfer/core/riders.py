@@ -288,19 +288,20 @@ class Riders:
             seconds = self._seconds(served, step, len(chosen) + 2)
             if seconds > limit_s:
                 break
-            if flow is not None and others > 0:
-                left_s = work_s - (len(chosen) + 2) * least_work_s + flow.comes_s(seconds)
-                if left_s < others * seconds:
+            if others > 0:
+                lacks_s = others * seconds - work_s + (len(chosen) + 2) * least_work_s
+                if lacks_s > 0 and (flow is None or flow.comes_s(seconds) < lacks_s):
                     break
             if request.sizes != first.sizes:
                 continue
             if served is not lane and request.deadline_s - self._state.now >= better_s:
                 continue  # a more accurate variant serves it in time
-            spare_s = self._spare_s(request, least_s, after_s)
-            if seconds > spare_s:
-                continue
+            if request.deadline_s < math.inf:
+                spare_s = self._spare_s(request, least_s, after_s)
+                if seconds > spare_s:
+                    continue
+                limit_s = min(limit_s, spare_s)
             chosen.append(request)
-            limit_s = min(limit_s, spare_s)
             saved_s = (1 - _LEAST_GAIN) * own_s * (1 + len(chosen)) - seconds
             saved_s += handover_s * len(chosen)
             if saved_s > most_saved_s:
