@@ -234,14 +234,15 @@ def test_a_folder_is_written_into_a_scratch_folder_of_its_own(
 
 
 def test_no_file_of_the_product_is_written_otherwise() -> None:
-    """But for the log of a run, which is written as it goes; a setting of the kernel is no file."""
+    """But for the log of a run, which is written as it goes. The null device is no file."""
     package = Path(coinfer.__file__).parent
     found = set()
     for path in package.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and _writes(node):
                 found.add(path.relative_to(package).as_posix())
-    assert found <= {"documents/writing.py", "experiments/review_child.py"}
+    null_device = {"backends/mapped_file.py"}  # what is read ahead goes nowhere
+    assert found <= {"documents/writing.py", "experiments/review_child.py"} | null_device
 
 
 def _writes(call: ast.Call) -> bool:

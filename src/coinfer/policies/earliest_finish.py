@@ -170,7 +170,8 @@ class EarliestFinish(OneByOne):
                 unclaimed.difference_update(view.sharing(awaited))
                 if not unclaimed:
                     return None
-        rivals, stall = round(self._in_system), self._stall(view)
+        rivals = round(self._in_system)
+        stall = self._stall(view) if view.preempts else 1.0
         processors, foresight = view.processors, self._foresight
         forecast = beside = None
         if now <= foresight.until_s and foresight.is_needed(view):
