@@ -234,7 +234,7 @@ def test_a_folder_is_written_into_a_scratch_folder_of_its_own(
 
 
 def test_no_file_of_the_product_is_written_otherwise() -> None:
-    """But for the log of a run, which is written as it goes. The null device is no file."""
+    """But for the log of a run; a setting of the kernel and the null device are no files."""
     package = Path(coinfer.__file__).parent
     found = set()
     for path in package.rglob("*.py"):
