@@ -356,6 +356,31 @@ class TestModels:
         commands = machine.post(ModelLoaded("m", 1, profile("m", {"gpu": 0.5})))
         assert replies(commands) == [(n, Outcome.FAILED) for n in numbers[2:]]
 
+    def test_one_that_comes_back_to_where_it_waited_before_waits_there_once(self) -> None:
+        chosen: list[int] = []
+
+        def choose(view: View) -> Iterator[Start]:
+            for _, each in list(view.in_order()):
+                if each.id in chosen and "cpu0" in view.idle():
+                    chosen.remove(each.id)
+                    yield Start("cpu0", (each,))
+
+        machine = build(policy=Decides(choose))
+        first, second, last = [machine.submit("m") for _ in range(3)]
+        chosen.append(last)  # behind two others
+        machine.post(TimerFired())
+        machine.fail(machine.executions[-1].id)
+        machine.post(ModelLoaded("m", 1, profile("m", {"cpu0": 0.1})))  # it failed only there
+        machine.post(Cancelled(last))
+        chosen += [first, second]
+        machine.post(TimerFired())
+        machine.run()
+        assert machine.outcomes() == {
+            first: Outcome.COMPLETED,
+            second: Outcome.COMPLETED,
+            last: Outcome.CANCELLED,
+        }
+
     def test_estimates_follow_what_is_observed(self) -> None:
         machine = build({"m": {"cpu0": 0.1}}, service_s=lambda e: 0.2)
         for _ in range(60):

@@ -87,6 +87,22 @@ class TestWhoRides:
             subject.run()
         assert runs(subject) == [("all", "abcd")] * 40
 
+    def test_one_that_really_takes_twice_as_long_as_runs_apart_is_given_up(self) -> None:
+        subject = machine(service_s=lambda each: 8.0 if each.is_fused else 1.0)
+        for _ in range(60):
+            for model in TENANTS:
+                subject.submit(model, is_followed=model != TENANTS[-1])
+            subject.run()
+        assert runs(subject)[-4:] == [("", model) for model in TENANTS]
+
+    def test_one_given_up_is_used_again_once_runs_apart_are_as_slow(self) -> None:
+        subject = machine(service_s=lambda each: 8.0 if each.is_fused else 4.0)
+        for _ in range(60):
+            for model in TENANTS:
+                subject.submit(model, is_followed=model != TENANTS[-1])
+            subject.run()
+        assert runs(subject)[-1] == ("all", "abcd")
+
     def test_few_share_it_where_that_is_cheaper_even_padded(self) -> None:
         subject = machine()
         for model in "nabc":

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from coinfer.errors import ScenarioError
+from coinfer.errors import ConfigurationError, ScenarioError
 from coinfer.machine.machine_file import load_machine, parse_machine
 from coinfer.machine.machine_json import decode_machine, encode_machine
 from coinfer.machine.submission import Submission
@@ -221,6 +221,18 @@ def test_how_requests_come_to_the_core_is_part_of_a_machine() -> None:
     assert "submission" not in encode_machine(machine)
     told = replace(machine, submission=Submission(first_s=0.5, next_s=0.25))
     assert decode_machine(encode_machine(told)).submission == told.submission
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("overhead_s", -0.5), ("submission", [-0.5, 0.0]), ("submission", [0.5, -0.25])],
+)
+def test_a_machine_on_which_something_comes_before_it_is_due_is_damaged(
+    field: str, value: object
+) -> None:
+    told = {**encode_machine(parse_machine(FULL)), field: value}
+    with pytest.raises(ConfigurationError, match=f"damaged machine .{field}.*greater than"):
+        decode_machine(told)
 
 
 @pytest.mark.parametrize(

@@ -259,6 +259,21 @@ def test_a_session_that_returns_nonsense_fails_its_request_alone(run: Callable[[
         assert engine.fault is None
 
 
+def test_a_session_that_returns_one_dictionary_again_and_again_changes_no_answer() -> None:
+    made: dict[str, Any] = {}
+
+    def run() -> dict[str, Any]:
+        made["y"] = np.full((1, 2), len(answers), np.float32)
+        return made
+
+    answers: list[Any] = []
+    with engine_of(Sessions(run)) as engine:
+        for _ in range(3):
+            answer = engine.infer("m", ONES)
+            answers.append(answer)
+    assert [each["y"][0, 0] for each in answers] == [0, 1, 2]
+
+
 def test_sessions_that_cannot_be_closed_are_forgotten(caplog: pytest.LogCaptureFixture) -> None:
     backend = Sessions(dict, raising(OSError("oops")))
     with engine_of(backend) as engine:

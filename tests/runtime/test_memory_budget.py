@@ -131,6 +131,21 @@ def test_a_model_that_comes_later_makes_room_for_itself_and_goes() -> None:
             time.sleep(0.01)
 
 
+def test_nothing_is_kept_of_the_places_of_models_that_came_and_went() -> None:
+    with engine(3 * SIZE) as running:
+        entry = Measurement(seconds=(0.001,), resident_bytes=SIZE)
+        for number in range(3):
+            name = f"tenant{number}"
+            profile = Profile({ProfileKey(name, "cpu0"): entry})
+            running.load(name, dataclasses.replace(tiny_linear().model), profile)
+            for each in (*NAMES, name) * 2:
+                ask(running, each)
+            running.unload(name)
+        watch = running._event_loop.loader.watch
+        assert watch is not None
+        assert {key[0] for key in watch._places} <= {*NAMES, "tenant2"}
+
+
 def test_pinned_models_are_there_from_the_start_and_stay() -> None:
     with engine({"budget": 2 * SIZE, "pin": ["c"]}) as running:
         for name in NAMES * 3:

@@ -322,6 +322,22 @@ def test_what_stays_in_the_page_cache_leaves_others_that_much_less_room(
     assert watch.forgets(EVICT)
 
 
+def test_what_is_unloaded_for_good_leaves_its_room_in_the_page_cache_to_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There is room for 170 MiB, and tenants of 100 come and go."""
+    watch = Watched(monkeypatch, 800 * MIB).watch
+    watch.look()
+    for number in range(4):
+        name = f"tenant{number}"
+        watch.forget_gone({name})
+        watch.note_load(LOAD._replace(place=number, variant=name, size_bytes=101 * MIB))
+        assert not watch.forgets(EVICT._replace(place=number, model=name))
+    watch.forget_gone(())
+    watch.note_load(LOAD)
+    assert not watch.forgets(EVICT)
+
+
 @pytest.mark.parametrize("paged", [False, True])
 def test_of_weights_that_wait_in_files_a_process_holds_nothing(
     paged: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

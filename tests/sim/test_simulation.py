@@ -74,6 +74,14 @@ def test_who_asks_again_after_an_answer_is_not_waited_for() -> None:
     assert log.latencies() == [0.375, 0.25, 0.25, 0.25]
 
 
+def test_what_follows_from_an_answer_waits_for_nobody_who_is_still_to_come() -> None:
+    on = machine({"x": {"a": 0.25}, "y": {"b": 0.375}}, submission=Submission(0.125, 0.0625))
+    log = play(on, scenario({"x": {"periodic": 2}, "y": {"closed": 1}}, duration=1.0))
+    came = [(at, event.request.model) for at, event, _ in log.steps if isinstance(event, Arrived)]
+    # That of y is answered at 0.5625, when one of x is due that comes at 0.625.
+    assert came == [(0.125, "x"), (0.1875, "y"), (0.5625, "y"), (0.625, "x"), (0.9375, "y")]
+
+
 def test_what_is_all_due_at_the_start_is_submitted_while_the_first_of_it_runs() -> None:
     on = machine({"x": {"a": 0.25}}, submission=Submission(first_s=0.125, next_s=0.0625))
     assert play(on, offline(3)).latencies() == [0.25, 0.5, 0.75]

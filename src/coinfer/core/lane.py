@@ -148,6 +148,13 @@ class Lane:
             gone.clear()
         return False
 
+    def forget(self, request_id: int) -> None:
+        """Drop what is left of a request that was taken out, before it comes back."""
+        if request_id in self._gone:
+            self.heap = [entry for entry in self.heap if entry[1] not in self._gone]
+            heapq.heapify(self.heap)
+            self._gone.clear()
+
     def rerank(self, rank: Any, request: Request) -> None:
         """Give a request of the lane another rank; it takes little where it is the first."""
         heap, gone = self.heap, self._gone

@@ -54,6 +54,10 @@ _NEEDED = 0.8
 """Share of the time of the units that runs of a single request each must take before what handing
 them over takes counts: below that, the units have that time."""
 
+_MOST_UNFAIR = 2.0
+"""What is learnt of a fused run counts less by this at most: what slows it down further, and not
+runs apart as far as is known, is taken for its own. Runs apart then show whether it is."""
+
 _LOOKS = 4
 """Requests looked at for each that may ride along: some are of other sizes, or would be late."""
 
@@ -198,11 +202,13 @@ class Riders:
 
         What slows it down beyond what was measured, such as other threads of the interpreter, slows
         these down as well, but is learnt of what runs only: so it counts no more than it is known
-        of the lane's own run, as when they were measured side by side.
+        of the lane's own run, as when they were measured side by side. Nobody knows that of a run
+        that is not made any more, so there is a limit to it.
         """
         slowed, key, (span, processor, _) = self._state.estimates.slowed, lane.key, step
         own = slowed(lane.variant, processor, span, key.batch, key.shape)
-        return min(1.0, own / slowed(fused.name, processor, span, key.batch, key.shape))
+        fused_slowed = slowed(fused.name, processor, span, key.batch, key.shape)
+        return max(1 / _MOST_UNFAIR, min(1.0, own / fused_slowed))
 
     def _heads(
         self,

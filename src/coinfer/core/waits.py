@@ -130,6 +130,7 @@ class Waits:
                 progress = state.requests[request.id]
                 state.dequeue(progress)
                 progress.lane = state.lane(lane.key._replace(excluded=frozenset()))
+                progress.lane.forget(request.id)  # it waited there before it failed
                 self.begin(progress)
 
     def give_up_stranded(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, StrictInt, ValidationError
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, StrictInt, ValidationError
 
 __all__ = ["ContentionData", "MachineData", "ProcessorData", "TopologyData", "read"]
 
@@ -68,8 +68,8 @@ class MachineData(_Data):
     keeps: frozenset[str]
     contention: ContentionData
     cold: list[tuple[str, str, float, float]]
-    overhead_s: float
-    submission: tuple[float, float] = (0.0, 0.0)
+    overhead_s: NonNegativeFloat
+    submission: tuple[NonNegativeFloat, NonNegativeFloat] = (0.0, 0.0)
     topology: TopologyData | None = None
     shares: dict[str, str] = {}
 

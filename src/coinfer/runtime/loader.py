@@ -139,6 +139,8 @@ class Loader:
 
     def _evict(self, evict: Evict) -> None:
         close, watch = self._may_close(), self.watch
+        if watch is not None:
+            watch.forget_gone(self._model_store.span_ios)
         before = None if watch is None else watch.held(evict)
         forget = watch is not None and watch.forgets(evict)
         self.use.evictions += 1
@@ -156,6 +158,7 @@ class Loader:
         started_s = clock.now()
         watch, forget = self.watch, False
         if watch is not None:
+            watch.forget_gone(self._model_store.span_ios)
             watch.note_load(load)
             forget = watch.forgets_unused(load)
         try:

@@ -13,7 +13,7 @@ The loader's thread calls it: no request waits for it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -174,6 +174,12 @@ class MemoryWatch:
         if known is None or known.number != load.place:
             known = self._places[_key(load)] = _Measured(load.place, load.size_bytes)
         known.size = load.size_bytes
+
+    def forget_gone(self, known: Container[str]) -> None:
+        """Forget the places of variants that were unloaded for good: nothing reads them again."""
+        for key in [each for each in self._places if each[0] not in known]:
+            del self._places[key]
+            self._left.pop(key, None)
 
     def held(self, evict: Evict) -> int | None:
         """Return what this process holds of the memory of a place; None if nobody knows."""

@@ -23,13 +23,15 @@ def checked_arrays(made: object, span_io: SpanIO) -> dict[str, Tensor]:
     Raises:
         ExecutionError: it is not a mapping, lacks an output, or has one that is no array.
     """
+    found: dict[str, Tensor] = {}  # not the session's own: it may have more, or be used again
     if type(made) is dict:
         for name in span_io.writes:
-            if type(made.get(name)) is not _Array:
+            array = made.get(name)
+            if type(array) is not _Array:
                 break
+            found[name] = array
         else:
-            return made  # nearly always
-    found: dict[str, Tensor] = {}
+            return found  # nearly always
     by_name = _by_name(made)
     for name in span_io.writes:
         value = _of(by_name, name)

@@ -258,7 +258,7 @@ def _perform(job: Job, use: Use) -> tuple[Finished | Failed, Sequence[Values]]:
                     if type(made.get(name)) is not _Array:
                         made = checked_arrays(made, span_io)
                         break
-                parts = [made]
+                parts = [{**made}]  # the session may use its own again
             else:
                 parts = [checked_arrays(made, span_io)]
         elif span_io.slots:

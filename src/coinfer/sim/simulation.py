@@ -119,7 +119,7 @@ class Simulation:
         self._has_begun = False
         self._submission = machine.submission if load.end_s < _INF else Submission()
         self._entered_s = -_INF
-        self._at_once: set[Due] = set()
+        self._at_once: list[Due] = []  # what follows from answers, where others come later
         self._asked: dict[int, Due] = {}
         self._n_asked = 0
         self._timer_s = _INF
@@ -247,8 +247,8 @@ class Simulation:
             timer_s = self._timer_s
             end_s = ends[0][0] if ends else _INF
             due_s = agenda[0][0] if agenda else _INF
-            if is_submitted and agenda:
-                due_s = self._entry_s(agenda[0])
+            if is_submitted:
+                due_s = self._entry_s()
             load_s = self._loaded_s
             event: Event
             if load_s < end_s and load_s <= due_s and load_s <= timer_s:
@@ -273,7 +273,7 @@ class Simulation:
                     return False
                 self.now = now = due_s
                 event = self._submit()
-            elif timer_s > until_s or not (ends or agenda or self.core.n_unanswered):
+            elif timer_s > until_s or not (ends or due_s < _INF or self.core.n_unanswered):
                 return False  # a watchdog may be armed with nothing left to watch
             else:
                 self.now = now = timer_s
@@ -297,22 +297,22 @@ class Simulation:
                     self._note(command)
         return True
 
-    def _entry_s(self, due: Due) -> float:
-        """Return when a request that is due comes to the core."""
-        entry_s = due.time_s
-        if due not in self._at_once:
-            entry_s = self._submission.entry_s(entry_s, self._entered_s)
-        return max(self.now, entry_s)
+    def _entry_s(self) -> float:
+        """Return when the next request comes to the core."""
+        if self._at_once:
+            return self.now
+        if not self._agenda:
+            return _INF
+        return max(self.now, self._submission.entry_s(self._agenda[0].time_s, self._entered_s))
 
     def _submit(self) -> Arrived:
-        agenda = self._agenda
-        due = agenda[0]
-        if due in self._at_once:
-            self._at_once.remove(due)
-        else:
+        agenda, at_once = self._agenda, self._at_once
+        due = at_once[0] if at_once else agenda[0]
+        others = at_once or agenda
+        if others is agenda:
             self._entered_s = self.now
         if self._dues is None:
-            heapq.heappop(agenda)
+            heapq.heappop(others)
             for each in self._load.after_due(due):
                 heapq.heappush(agenda, each)
         elif (following := next(self._dues, None)) is None:
@@ -331,16 +331,15 @@ class Simulation:
         until_s = frame_s + patience_s
         fields = (number, model, frame_s, until_s, priority, on_late, batch, shape, size)
         # What ends or fires at this moment came before; so another that is due is handled next.
-        kind = ArrivedTogether if agenda and agenda[0].time_s == due.time_s else Arrived
+        kind = ArrivedTogether if others and others[0].time_s == due.time_s else Arrived
         return _new(kind, (_new(Request, fields),))
 
     def _answer(self, reply: Reply) -> None:
         due = self._asked.pop(reply.request.id)
         completed = reply.outcome is Outcome.COMPLETED
         for following in self._load.after_answer(due, self.now, completed):
-            heapq.heappush(self._agenda, following)
-            if following.time_s <= self.now:
-                self._at_once.add(following)
+            is_there = following.time_s <= self.now and any(self._submission)
+            heapq.heappush(self._at_once if is_there else self._agenda, following)
 
     def _start(self, execution: Execution) -> None:
         """Start an execution; `_go_on` has the same in its loop."""
