@@ -142,7 +142,7 @@ class CoreServer:
         to_watch = self._to_watch
         while True:
             event = self._next()
-            if event.completion_type != cygrpc.CompletionType.queue_timeout:
+            if event is not None:
                 tag = event.tag
                 self._handle(tag, event)
                 # Rather while what was read runs than before, or while the client has its answer.
@@ -158,20 +158,22 @@ class CoreServer:
         self._server.destroy()
         self._stopped()
 
-    def _next(self) -> Event:
-        """Wait for what is completed next, until a call is to be watched."""
+    def _next(self) -> Event | None:
+        """Wait for what is completed next; None: a call is to be watched, or an event is lost."""
         to_watch = self._to_watch
-        while True:
-            left_s = to_watch[0][0] - time.monotonic() if to_watch else 0.0
-            try:
-                return self._poll(time.time() + left_s if to_watch else None)
-            except Exception:  # noqa: BLE001 - without this thread nobody is answered any more
-                _log.exception("an event of gRPC is lost")
-                with self._lock:
-                    self._n_due -= 1
-                # Perhaps it was a call; one more that is reported is no harm, one fewer were.
-                self._n_requested = max(0, self._n_requested - 1)
-                self._request(_MOST_REQUESTED - self._n_requested)
+        left_s = to_watch[0][0] - time.monotonic() if to_watch else 0.0
+        try:
+            event = self._poll(time.time() + left_s if to_watch else None)
+        except Exception:  # noqa: BLE001 - without this thread nobody is answered any more
+            _log.exception("an event of gRPC is lost")
+            with self._lock:
+                self._n_due -= 1
+            # Perhaps it was a call; one more that is reported is no harm, one fewer were.
+            self._n_requested = max(0, self._n_requested - 1)
+            self._request(_MOST_REQUESTED - self._n_requested)
+            return None
+        is_timeout = event.completion_type == cygrpc.CompletionType.queue_timeout
+        return None if is_timeout else event
 
     def _handle(self, tag: Tag, event: Event) -> None:
         try:
