@@ -14,9 +14,12 @@ from hypothesis import strategies as st
 pytest.importorskip("uvicorn", reason="the extra `server` is not installed")
 grpc = pytest.importorskip("grpc", reason="the extra `server` is not installed")
 
+from grpc._cython import cygrpc  # noqa: E402
+
 from coinfer.backends.null import Faults, NullBackend  # noqa: E402
 from coinfer.errors import CoinferError  # noqa: E402
-from coinfer.server.grpc import front_end  # noqa: E402
+from coinfer.server.grpc import core_server, front_end  # noqa: E402
+from coinfer.server.grpc.core_server import CoreServer  # noqa: E402
 from coinfer.server.grpc.infer_answer import write_infer  # noqa: E402
 from coinfer.server.grpc.infer_message import parse_infer  # noqa: E402
 from coinfer.server.grpc.known_answers import KnownAnswers  # noqa: E402
@@ -184,6 +187,128 @@ def test_the_deadline_of_a_call_drops_its_request(busy: Busy) -> None:
     until(lambda: busy.n_unanswered == 2)
     busy.faults.release()
     assert all(each.result(20) for each in running)
+
+
+@pytest.fixture
+def on_core() -> Iterator[Busy]:
+    """A server that uses gRPC's core, whose server is at hand."""
+    made = Busy()
+    yield made
+    made.close()
+
+
+def assert_stops(busy: Busy) -> None:
+    """See that the server's thread knows that all calls are ended."""
+    core, front_ends = core_of(busy), busy.server._front_ends
+    assert front_ends is not None
+    front_ends.stop(5.0)
+    assert not core._thread.is_alive()
+
+
+def core_of(busy: Busy) -> CoreServer:
+    assert busy.server._grpc is not None
+    assert isinstance(busy.server._grpc._server, front_end._OnCore)
+    return busy.server._grpc._server._core
+
+
+def test_an_event_that_is_lost_ends_no_other_call(
+    on_core: Busy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    core = core_of(on_core)
+    lost, poll = 12, core._poll
+
+    def lossy(until_s: float | None) -> Any:
+        nonlocal lost
+        event = poll(until_s)
+        if event.tag == core._called and lost:
+            lost -= 1
+            event = None
+            raise MemoryError
+        return event
+
+    monkeypatch.setattr(core, "_poll", lossy)
+    assert on_core.infer(message(), timeout=20)  # the wait that had begun is over
+    for _ in range(lost):
+        with pytest.raises(grpc.RpcError):
+            on_core.infer(message(), timeout=20)
+    assert on_core.infer(message(), timeout=20)
+    assert caplog.text.count("an event of gRPC is lost") == 12
+    assert_stops(on_core)
+
+
+def test_a_call_that_cannot_be_asked_for_is_asked_for_again(
+    on_core: Busy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    core = core_of(on_core)
+
+    class Poor:
+        """A core that has no memory for the next two calls."""
+
+        server, n_refused = core._server, 0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.server, name)
+
+        def request_call(self, *how: Any) -> Any:
+            if self.n_refused < 2:
+                self.n_refused += 1
+                raise MemoryError
+            return self.server.request_call(*how)
+
+    monkeypatch.setattr(core, "_server", Poor())
+    for _ in range(30):
+        assert on_core.infer(message(), timeout=20)
+    assert caplog.text.count("gRPC cannot be asked for the next call") == 2
+    assert_stops(on_core)
+
+
+@pytest.mark.parametrize("is_raised", [False, True])
+@pytest.mark.parametrize("path", [INFER, METHODS["ServerLive"].path])
+def test_who_cannot_be_answered_is_told(
+    on_core: Busy, monkeypatch: pytest.MonkeyPatch, path: str, is_raised: bool
+) -> None:
+    start = CoreServer.start
+
+    class Refusing:
+        """A call that takes no message to be sent."""
+
+        def __init__(self, call: Any) -> None:
+            self.call = call
+
+        def start_server_batch(self, operations: Any, tag: Any) -> int:
+            if any(isinstance(each, cygrpc.SendMessageOperation) for each in operations):
+                if is_raised:
+                    raise MemoryError
+                return 8
+            return int(self.call.start_server_batch(operations, tag))
+
+    monkeypatch.setattr(
+        CoreServer, "start", lambda self, call, *how: start(self, Refusing(call), *how)
+    )
+    data = message() if path == INFER else b""
+    with pytest.raises(grpc.RpcError) as caught:
+        on_core.channel.unary_unary(path)(data, timeout=20)
+    wanted = grpc.StatusCode.RESOURCE_EXHAUSTED if is_raised else grpc.StatusCode.INTERNAL
+    assert caught.value.code() is wanted
+    assert_stops(on_core)
+    until(lambda: [each.status for each in on_core.told] == [wanted.name] or path != INFER)
+
+
+def test_a_call_without_a_method_is_told(busy: Busy) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        busy.channel.unary_unary("")(b"", timeout=20)
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_another_grpcio_is_used_by_its_own_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert core_server.is_offered()
+    monkeypatch.delattr(cygrpc, "ReceiveCloseOnServerOperation")
+    made = Busy()
+    try:
+        assert made.server._grpc is not None
+        assert isinstance(made.server._grpc._server, front_end._OnAio)
+    finally:
+        made.close()
 
 
 def said(request: InferRequest) -> tuple[Any, ...]:

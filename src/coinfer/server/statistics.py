@@ -154,17 +154,18 @@ class Statistics:
                 self._answered(command, now)  # type: ignore[arg-type]
 
     def refused(self, model: str, reason: str, why: str) -> None:
-        """Count a request that the engine never got.
+        """Count a request that the engine never got; any thread may.
 
         Args:
             model: The engine's name of it.
             reason: Triton's word for the kind.
             why: In a sentence.
         """
-        found = self.models[model]
-        found.failures[reason] += 1
+        with self._ending:  # front ends have several threads
+            found = self.models[model]
+            found.failures[reason] += 1
+            found.refused += reason == _REJECTED
         if reason == _REJECTED:
-            found.refused += 1
             self.last_misses.append((model, time.time(), why))
 
     def forget(self, model: str) -> None:

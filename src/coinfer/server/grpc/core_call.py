@@ -103,8 +103,8 @@ class CoreCall:
         with self._lock:
             if self._is_watched:
                 return
-            self._is_watched = True
             self._starter.start(self._call, (_close(),), self._closed)
+            self._is_watched = True
 
     def write(self, message: bytes, then: Callable[[], None]) -> bool:
         """Send one of several messages, and have something called once it is gone.
@@ -139,16 +139,16 @@ class CoreCall:
             if self._is_ended or self._is_closed:
                 return False
             if not self._has_begun:
-                self._has_begun = True
                 first = cygrpc.SendInitialMetadataOperation((), _NO_FLAGS)
                 operations = (first, *operations)
-            if is_end:
-                self._is_ended = True
-                self._leave = None  # which knows this call: nothing is left for the collector
-                if not self._is_watched:
-                    self._is_watched = True
-                    operations = (*operations, _close())
+            if is_end and not self._is_watched:
+                operations = (*operations, _close())
             self._starter.start(self._call, operations, tag)
+            # Only now: of what cannot be sent, the client can still be told.
+            self._has_begun = True
+            if is_end:
+                self._is_ended = self._is_watched = True
+                self._leave = None  # which knows this call: nothing is left for the collector
         return True
 
     def _start(self, operations: tuple[Any, ...], tag: Tag) -> bool:

@@ -62,6 +62,7 @@ class CoreServer:
         self._methods = {path.encode(): take for path, take in methods.items()}
         self._server = cygrpc.Server(tuple(options), False)
         self._queue = cygrpc.CompletionQueue()
+        self._poll = self._queue.poll
         self._server.register_completion_queue(self._queue)
         self._lock = threading.Lock()
         self._n_due = 0
@@ -102,11 +103,17 @@ class CoreServer:
         self._server.cancel_all_calls()
 
     def start(self, call: Any, operations: tuple[Any, ...], tag: Tag) -> None:
-        """Start operations of a call; the tag is called once, when all are completed."""
+        """Start operations of a call; the tag is called once, when all are completed.
+
+        Raises:
+            RuntimeError: the core does not take them; then the tag is not called.
+        """
         with self._lock:
             self._n_due += 1
         try:
-            call.start_server_batch(operations, tag)
+            refused = call.start_server_batch(operations, tag)  # the core says why by a number
+            if refused:
+                raise RuntimeError(f"gRPC's core does not take operations of a call: {refused}")
         except Exception:
             with self._lock:
                 self._n_due -= 1
@@ -122,18 +129,21 @@ class CoreServer:
             with self._lock:
                 if self._is_stopping:
                     return
-                self._server.request_call(self._queue, self._queue, self._called)
+                try:
+                    self._server.request_call(self._queue, self._queue, self._called)
+                except Exception:  # noqa: BLE001 - it is tried again after the next event
+                    _log.exception("gRPC cannot be asked for the next call")
+                    return
                 self._n_due += 1
             self._n_requested += 1
 
     def _run(self) -> None:
         """Handle what is completed, until all is."""
-        queue, to_watch = self._queue, self._to_watch
+        to_watch = self._to_watch
         while True:
-            left_s = to_watch[0][0] - time.monotonic() if to_watch else 0.0
-            event = queue.poll(time.time() + left_s if to_watch else None)
-            tag = event.tag
-            if event.completion_type != cygrpc.CompletionType.queue_timeout:
+            event = self._next()
+            if event is not None:
+                tag = event.tag
                 self._handle(tag, event)
                 # Rather while what was read runs than before, or while the client has its answer.
                 if tag not in (self._called, sent) or self._n_requested < _LEAST_REQUESTED:
@@ -143,10 +153,27 @@ class CoreServer:
             if to_watch:
                 self._watch()
             with self._lock:
-                if self._is_stopping and not self._n_due and not to_watch:
+                if self._is_stopping and self._n_due <= 0 and not to_watch:
                     break
         self._server.destroy()
         self._stopped()
+
+    def _next(self) -> Event | None:
+        """Wait for what is completed next; None: a call is to be watched, or an event is lost."""
+        to_watch = self._to_watch
+        left_s = to_watch[0][0] - time.monotonic() if to_watch else 0.0
+        try:
+            event = self._poll(time.time() + left_s if to_watch else None)
+        except Exception:  # noqa: BLE001 - without this thread nobody is answered any more
+            _log.exception("an event of gRPC is lost")
+            with self._lock:
+                self._n_due -= 1
+            # Perhaps it was a call; one more that is reported is no harm, one fewer were.
+            self._n_requested = max(0, self._n_requested - 1)
+            self._request(_MOST_REQUESTED - self._n_requested)
+            return None
+        is_timeout = event.completion_type == cygrpc.CompletionType.queue_timeout
+        return None if is_timeout else event
 
     def _handle(self, tag: Tag, event: Event) -> None:
         try:
@@ -168,7 +195,7 @@ class CoreServer:
     def _called(self, event: Event) -> None:
         """Take a call."""
         self._n_requested -= 1
-        if event.success and event.call_details.method:
+        if event.success:  # else the server is stopped
             self._take(event)
 
     def _take(self, event: Event) -> None:

@@ -62,8 +62,8 @@ class DirectCall:
         if data is None:
             call.refuse(*NO_MESSAGE)
             return
-        record = self._record = steps.begun("ModelInfer", call.metadata)
         try:
+            record = self._record = steps.begun("ModelInfer", call.metadata)
             tenant = steps.tenant(call.metadata, record)
             if tenant is not None:
                 tenant.take()
@@ -89,11 +89,11 @@ class DirectCall:
 
     def _answer(self, inference: Inference) -> None:
         try:
-            data = self._direct.steps.write(inference.response())
+            is_answered = self._call.answer(self._direct.steps.write(inference.response()))
         except Exception as error:  # noqa: BLE001 - whatever it is, a client gets an answer
             self._refuse(error)
             return
-        if self._call.answer(data) and self._record is not None:
+        if is_answered and self._record is not None:
             self._record.status = "OK"
             self._tell(self._record)
 
