@@ -90,9 +90,8 @@ class Decisions:
         state, lane, request = self._state, progress.lane, progress.request
         if state.used == state.all_units or request.deadline_s <= self._view.now:
             return False
-        assert self.place is not None
         try:
-            processor: str | None = self.place(self._view, lane, request)
+            processor: str | None = self.place(self._view, lane, request)  # type: ignore[misc]
             if self._allows is not None and processor is not None:
                 self._check_allowed(lane, processor)
             seconds = lane.seconds.get(processor) if processor is not None else None

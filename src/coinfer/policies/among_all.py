@@ -52,7 +52,7 @@ def best_among_all(
         if len(units) > 1:
             stalled = start + service_s * stall
             score = start + service_s * stall * min(len(units), waiting)
-        late = int(stalled > deadline_s)
+        late: int = stalled > deadline_s
         if forecast is not None:
             late += forecast.n_late(free_at, units, finish)
         if beside is not None:

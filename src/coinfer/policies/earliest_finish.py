@@ -57,6 +57,9 @@ from coinfer.policies.rivals import Rivals
 __all__ = ["EarliestFinish"]
 
 _DROP = OnLate.DROP
+_new = tuple.__new__
+"""Makes what every start needs: half the price of calling the class of a named tuple."""
+
 _NOBODY: frozenset[Request] = frozenset()
 
 _WEIGHT = 1 / 8
@@ -203,7 +206,7 @@ class EarliestFinish(OneByOne):
             ):
                 if late:
                     self._late.owe(request, first_s)
-                return Start(name, (request,))
+                return _new(Start, (name, (request,), None))
         held, again_s = view.residency(), math.inf
         seconds_of: dict[Lane, Mapping[str, float]] = {}
         for lane, request in view.first_in_order(self.window, unclaimed):
@@ -231,7 +234,7 @@ class EarliestFinish(OneByOne):
             if name in unclaimed and (lane.is_open or lane.may_start(name, now)):
                 if late:
                     self._late.owe(request, seconds)
-                return Start(name, (request,))
+                return _new(Start, (name, (request,), None))
             if again_s == math.inf:
                 again_s = look_again_s(now, seconds, name, unclaimed)
                 if coming is not None:  # it may be what speaks against the free ones
@@ -308,7 +311,7 @@ class EarliestFinish(OneByOne):
             if is_free and (lane.is_open or lane.may_start(name, now)):
                 if self._late_due_s:
                     self._late.owe(request, seconds)
-                return Start(name, (request,))
+                return _new(Start, (name, (request,), None))
             if again_s == math.inf:
                 again_s = look_again_s(now, seconds, name, view.idle())
                 if foreseen is not None:  # it may be what speaks against the free ones
