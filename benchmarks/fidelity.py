@@ -27,7 +27,7 @@ import argparse
 import math
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -215,10 +215,9 @@ def main() -> int:
 
 def with_rates(base: Scenario, bound: Bound, load: float, duration_s: float, seed: int) -> Scenario:
     """Copy a scenario with Poisson arrivals at a share of the bound; what follows others does."""
+    given = base.arrivals if isinstance(base.arrivals, Mapping) else {}
     arrivals = {
-        model: each
-        if isinstance(each := base.arrivals[model], After)
-        else Poisson(poisson=load * rate)
+        model: each if isinstance(each := given.get(model), After) else Poisson(poisson=load * rate)
         for model, rate in bound.per_model_per_s.items()
     }
     return base.model_copy(
