@@ -18,6 +18,7 @@ from coinfer.machine.span import Span
 from coinfer.metrics.memory_track import ProcessMemory
 from coinfer.model import Model
 from coinfer.runtime import clock, engine_memory, memory_watch, model_store
+from coinfer.runtime.engine_stats import MemoryStats
 from coinfer.runtime.engine_warnings import EngineWarnings
 from coinfer.runtime.memory_watch import MemoryWatch
 from runtime.engines import MODEL
@@ -67,6 +68,22 @@ class Watched:
         self.limit = limit
         self.watch.look()
         return [event for event in self.events if isinstance(event, MemoryGiven)]
+
+
+def asked_in_turn(backend: NullBackend, other: Model) -> MemoryStats:
+    """Ask two models in turn of which one has room, and return what an engine says of it."""
+    entry = Measurement(seconds=(1e-4,), load_s=1e-4, resident_bytes=100)
+    profile = Profile({ProfileKey(name, "cpu"): entry for name in "ab"})
+    with Engine(
+        {"a": MODEL, "b": other},
+        processors=[CPU],
+        profile=profile,
+        backends={"null": backend},
+        memory=150,
+    ) as engine:
+        for name in "abab":
+            engine.infer(name, MODEL.sample_inputs(), timeout_s=20)
+        return engine.stats().memory
 
 
 @pytest.mark.parametrize("budget", [150, 1000], ids=["tight", "ample"])
@@ -374,19 +391,8 @@ def test_an_engine_lets_go_of_the_files_of_what_it_evicts(
     monkeypatch.setattr(model_store, "forget_unmapped", unused.extend)
     monkeypatch.setattr(memory_watch, "process_memory", lambda: ProcessMemory(10, 20))
     monkeypatch.setattr("coinfer.api.engine.memory_limit_bytes", lambda: limit)
-    entry = Measurement(seconds=(1e-4,), load_s=1e-4, resident_bytes=100)
-    profile = Profile({ProfileKey(name, "cpu"): entry for name in "ab"})
-    with Engine(
-        {"a": MODEL, "b": MODEL},
-        processors=[CPU],
-        profile=profile,
-        backends={"null": Backend()},
-        memory=150,
-    ) as engine:
-        for name in "abab":
-            engine.infer(name, MODEL.sample_inputs(), timeout_s=20)
-        evictions = engine.stats().memory.evictions
-    assert evictions
+    memory = asked_in_turn(Backend(), MODEL)
+    assert memory.evictions
     assert bool(forgotten) == bool(unused) == (limit is not None)
     assert {*forgotten, *unused} <= {Path("weights.bin")}
 
@@ -405,17 +411,6 @@ def test_what_is_loaded_within_a_budget_is_read_before_it_is_opened(
         done.append(("read", processor.name))
 
     monkeypatch.setattr(model_store, "read_ahead", read)
-    entry = Measurement(seconds=(1e-4,), load_s=1e-4, resident_bytes=100)
-    profile = Profile({ProfileKey(name, "cpu"): entry for name in "ab"})
-    with Engine(
-        {"a": MODEL, "b": MODEL.renamed("other")},
-        processors=[CPU],
-        profile=profile,
-        backends={"null": Backend()},
-        memory=150,
-    ) as engine:
-        for name in "abab":
-            engine.infer(name, MODEL.sample_inputs(), timeout_s=20)
-        loads = engine.stats().memory.loads
+    loads = asked_in_turn(Backend(), MODEL.renamed("other")).loads
     assert loads >= 2
     assert done == [("read", "cpu"), ("open", "cpu")] * loads

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import statistics
 from typing import Any
@@ -119,25 +118,3 @@ def test_sizes_that_differ_are_not_stacked() -> None:
     assert together
     for ids in together:
         assert len({numbers[number % len(numbers)] for number in ids}) == 1
-
-
-@pytest.mark.parametrize(
-    ("rate", "overhead_s", "shares"), [(1.0, 0.2, True), (1.0, 0.0, False), (0.3, 0.2, False)]
-)
-def test_what_handing_over_takes_is_saved_where_the_units_have_no_time_to_spare(
-    rate: float, overhead_s: float, shares: bool
-) -> None:
-    board = dataclasses.replace(machine(slope_s=0.98, base_s=0.02), overhead_s=overhead_s)
-    plan = Plan.of(board, policy=PolicyChoice(name="fcfs")).with_batching("x", Batching(4))
-    scenario = Scenario.model_validate(
-        {
-            "models": {"x": {"source": "zoo:lenet"}},
-            "arrivals": {"x": {"poisson": rate}},
-            "admission_limit": 10**6,
-            "duration": 600.0,
-            "warmup": 0.0,
-        }
-    )
-    done = simulate(scenario, plan, keep_records=True, deterministic=True)
-    together = [each for each in done.recorder.executions() if each.batch > 1]
-    assert bool(together) is shares

@@ -315,8 +315,6 @@ class Dispatcher:
         else:
             row = None
             learn_from(state, execution, service_s)
-            if state.batchings:
-                state.handover.observe(state.now - execution.started_s - event.service_s)
         state.release(execution)
         if self._health.records:
             self._health.succeeded(processor)

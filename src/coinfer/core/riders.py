@@ -4,8 +4,7 @@ They are requests of its model, in one batch, or one each of other models, in a 
 
 A request rides along with the first of its lane where all of this holds:
 - The profile says that it is cheaper: the run gets longer by less than a run of its own would take.
-  Of the numbers of riders that are allowed, the one is taken that saves most. Where as much comes
-  as the units can do, what handing over a run takes (`handover`) counts as saved, too.
+  Of the numbers of riders that are allowed, the one is taken that saves most.
 - Nobody in the execution becomes late by it. Who would be late alone as well does not count; nor
   does anybody who may be late, in a fused run, where what waits is more than can be done in time in
   runs of a request each: then somebody is late in any case, and least are where most is done. It
@@ -49,10 +48,6 @@ __all__ = ["Riders"]
 
 _LEAST_GAIN = 0.05
 """Share of a run of its own by which riding must be cheaper: less is noise of the measurement."""
-
-_NEEDED = 0.8
-"""Share of the time of the units that runs of a single request each must take before what handing
-them over takes counts: below that, the units have that time."""
 
 _MOST_UNFAIR = 2.0
 """What is learnt of a fused run counts less by this at most: what slows it down further, and not
@@ -276,12 +271,10 @@ class Riders:
         after_s, least_s = self._after_s(served, step), self._least_s(served)
         if own_s + after_s <= first.deadline_s - self._state.now:
             limit_s = min(limit_s, first.deadline_s - self._state.now - after_s)
-        flow, work_s, least_work_s, others, handover_s = self.flow, math.inf, 0.0, 0.0, 0.0
+        flow, work_s, least_work_s, others = self.flow, math.inf, 0.0, 0.0
         if flow is not None:
             work_s, least_work_s, like = flow.beside_s(lane)
             others = like - least_work_s / own_s if own_s > 0 else 0.0
-            if flow.load(lane) >= _NEEDED:
-                handover_s = self._state.handover.seconds
         chosen: list[Request] = []
         most_saved_s, best, looks, is_before = 0.0, 0, _LOOKS * most, first is not lane.head
         for request in lane.in_order():
@@ -309,7 +302,6 @@ class Riders:
                 limit_s = min(limit_s, spare_s)
             chosen.append(request)
             saved_s = (1 - _LEAST_GAIN) * own_s * (1 + len(chosen)) - seconds
-            saved_s += handover_s * len(chosen)
             if saved_s > most_saved_s:
                 most_saved_s, best = saved_s, len(chosen)
         return tuple(chosen[:best])

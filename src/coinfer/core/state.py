@@ -15,7 +15,6 @@ from coinfer.core.events import FusedLoaded, LoadedVariant, ModelLoaded
 from coinfer.core.express import ExpressProcessors
 from coinfer.core.failures import Failures
 from coinfer.core.fusing import Fused, Fusions
-from coinfer.core.handover import Handover
 from coinfer.core.lane import Lane, LaneKey
 from coinfer.core.offer import Offer
 from coinfer.core.progress import Progress
@@ -83,7 +82,6 @@ class State:
         bits_of: By processor, those of `units_of`, a bit each.
         neighbours: By processor, those that share a unit with it, itself included.
         estimates: Expected service times.
-        handover: What handing over a run takes, where requests may share runs.
         routes: Ways of a variant to its end on allowed processors: by its name, the samples and
             sizes of requests, and the processors. They follow the estimates.
         alike: Of many processors in service, those that are alike together; empty if there are few.
@@ -120,7 +118,6 @@ class State:
     all_units: int = field(init=False)
     neighbours: Mapping[str, tuple[str, ...]] = field(init=False)
     estimates: Estimates = field(default_factory=Estimates, init=False)
-    handover: Handover = field(default_factory=Handover, init=False)
     bits_of: Mapping[str, int] = field(init=False)
     alike: tuple[Alike, ...] = field(init=False)
     is_complete: bool = field(default=True, init=False)

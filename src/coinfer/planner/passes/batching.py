@@ -5,9 +5,8 @@ they are computed in, by more than the tolerance of the agreement: two different
 alone and together. How long a run takes is measured at 2, 4, 8 and 16 samples, of each class of
 sizes, until twice in a row more do not pay: a library may take as long for 2 samples as for 16.
 Without a wish, the largest batch is the smallest one at which a sample takes hardly more than at
-the best, and there is none if a sample takes hardly less than alone, and handing over runs costs
-too little to change that. Who shares an execution is decided while running
-(`coinfer.core.riders`).
+the best, and there is none if a sample takes hardly less than alone. Who shares an execution is
+decided while running (`coinfer.core.riders`).
 
 The parts of a model that is cut are measured one by one, and each gets the batch size that the
 shortest path finds for it (`coinfer.planner.layer_path`). Where they cannot be measured, the model
@@ -41,10 +40,6 @@ __all__ = ["batching", "chosen_batching"]
 
 _LEAST_GAIN = 0.05
 """Share of its time alone that a sample must save in the best batch."""
-
-_MOST_HANDOVER_S = 5e-4
-"""What handing over a run takes at most: four networks on two cores took some 0.35 ms each. What it
-really takes is seen while running."""
 
 _HARDLY = 0.03
 """A sample may take so much more than in the best batch, if that keeps the batch smaller."""
@@ -97,17 +92,18 @@ def chosen_batching(
         found = _by_layers(plan, name, spec, kept)
         if found is not None:
             return found
-    gains = {batch: gain for batch, gain in _gains(plan, name).items() if batch > samples}
+    gains = _gains(plan, name)
     best = min(gains.values(), default=1.0)
     seen = tuple(
         Alternative(f"batch {batch}", f"{gain:.2f}x of one run each")
         for batch, gain in gains.items()
+        if batch > samples
     )
     if not seen:
         return None, Choice("batching", "none: no time is known of more samples than a request has")
     if spec.max != "auto":
         return Batching(spec.most, spec.max_delay), Choice("batching", f"up to {spec.max}", seen)
-    if best > 1 - _LEAST_GAIN + _spared_share(plan, name):
+    if best > 1 - _LEAST_GAIN:
         what = f"none: a sample takes {best:.2f}x as long at best as in a run of its own"
         return None, Choice("batching", what, seen)
     most = min(batch for batch, gain in gains.items() if gain <= best * (1 + _HARDLY))
@@ -115,18 +111,8 @@ def chosen_batching(
         most = max(most, 2 * samples)
     others = tuple(each for each in seen if each.name != f"batch {most}")
     filled = ", which its file fixes; what is free is filled up" if filling else ""
-    where = "" if best <= 1 - _LEAST_GAIN else " where handing over runs costs more"
-    takes = f"a sample takes {gains[most]:.2f}x as long as in a run of its own"
-    what = f"up to {most}{filled}{where}: {takes}"
+    what = f"up to {most}{filled}: a sample takes {gains[most]:.2f}x as long as in a run of its own"
     return Batching(most, spec.max_delay), Choice("batching", what, others)
-
-
-def _spared_share(plan: Plan, name: str) -> float:
-    """Return of a run of its own what a request of a pair spares at most that is not its time."""
-    samples = plan.models[name].batch
-    alone = plan.profile.restricted([name]).where(lambda key: key.batch == samples)
-    own_s = min((entry.mean_s for _, entry in alone), default=0.0)
-    return _MOST_HANDOVER_S / (2 * own_s) if own_s > 0 else 0.0
 
 
 def _by_layers(
