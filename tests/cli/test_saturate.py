@@ -127,3 +127,5 @@ def test_trials_on_this_machine(
     read = found(tmp_path, camera, *options)
     assert (read["mode"], read["machine"]) == ("run", "this machine")
     assert read["factor"] > 1
+    tried = max(trial["factor"] for trial in read["trials"])
+    assert tried * 40 <= 100_000, "no caller submits so many per second"

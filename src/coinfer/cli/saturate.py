@@ -108,7 +108,12 @@ def saturate(
 def _saturated(ready: Prepared, kept: Kept, *, simulated: bool, precision: float) -> dict[str, Any]:
     """Find the factor, print how it is found, and return everything as plain values."""
     from coinfer.experiments.certificate import certify
-    from coinfer.experiments.saturation import find_saturation, on_machine, on_this_machine
+    from coinfer.experiments.saturation import (
+        find_saturation,
+        on_machine,
+        on_this_machine,
+        submittable,
+    )
 
     scenario, policy, on = ready.scenario, ready.plan.policy.name, ready.plan.machine
     print_lines(f"{scenario.name} on {on.name}, policy {policy}")
@@ -121,13 +126,14 @@ def _saturated(ready: Prepared, kept: Kept, *, simulated: bool, precision: float
         ready.plan.cheaper,
         ready.plan.fused_models,
     ).sustainable_factor
+    guess = bound / kept.least if bound else 1.0
     trials = nullcontext(on_machine(ready.plan)) if simulated else on_this_machine(ready, kept)
     with trials as measure:
         found = find_saturation(
             ready.as_run,
             kept,
             measure,
-            guess=bound / kept.least if bound else 1.0,
+            guess=guess if simulated else submittable(ready.as_run, guess),
             precision=precision,
             on_trial=lambda trial: print_lines(_trial_line(trial, kept)),
         )

@@ -39,7 +39,11 @@ __all__ = [
     "frames_of",
     "on_machine",
     "on_this_machine",
+    "submittable",
 ]
+
+_MOST_SUBMITTED_PER_S = 100_000.0
+"""More requests than a thread of Python can hand to an engine: 20 us each are usual."""
 
 _MOST_STEPS = 40
 """Strides from the guess: in doublings, more than any machine is away from a scenario."""
@@ -339,6 +343,22 @@ def frames_of(scenario: Scenario) -> dict[str, int]:
         agenda += load.after_due(due)
         agenda += load.after_answer(due, due.time_s, completed=True)
     return frames
+
+
+def submittable(scenario: Scenario, factor: float) -> float:
+    """Return the factor, or the one at which a caller on this machine could do no more.
+
+    For a search of real trials to begin with: by the bound of a tiny network, a million requests
+    per second may be served, which nobody can submit.
+
+    >>> camera = Scenario.model_validate({
+    ...     "models": {"m": {"source": "zoo:tiny_mlp", "deadline": "10ms"}},
+    ...     "arrivals": {"m": {"periodic": "100/s"}}, "duration": "1s", "warmup": 0})
+    >>> submittable(camera, 7.5), submittable(camera, 1e6)
+    (7.5, 1000.0)
+    """
+    per_s = sum(frames_of(scenario).values()) / scenario.duration_s
+    return min(factor, _MOST_SUBMITTED_PER_S / per_s) if per_s else factor
 
 
 def _policy(scenario: Scenario) -> Policy:
