@@ -307,17 +307,18 @@ class Content:
         Raises:
             ModelError: it would exceed the 2 GiB that a protobuf message can hold.
         """
-        import onnx_ir as ir
-        from google.protobuf.message import EncodeError
-
-        from coinfer.model.validation import embed, tensors_of
-
         size = self.summary.weight_bytes
         if size > PROTOBUF_LIMIT_BYTES:
             raise self._too_large(size)
         encoded = self._encoded
         if encoded is not None and not encoded.files:
             return _read(encoded.data)
+
+        import onnx_ir as ir  # slow to import, and what is read from one file needs it not
+        from google.protobuf.message import EncodeError
+
+        from coinfer.model.validation import embed, tensors_of
+
         try:
             graph = self.graph
             if any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors_of(graph)):

@@ -3,7 +3,7 @@
 ONNX Runtime maps such a file. So a session of one is made in milliseconds and holds no weights of
 its own: all sessions and processes that run it share the pages of one file. Kernels, and so times
 and answers, are those of a session made from the model itself, but for large dense layers: these
-are written down with their operands swapped (see `dense`).
+are written down as convolutions (see `dense`).
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ __all__ = ["OnnxRuntimeBackend"]
 
 _CPU = "CPU"
 _DENSE = ("Gemm", "MatMul")
-_LAYOUT = 3
+_LAYOUT = 4
 """Raised when an artefact of this library's same key would be another one."""
 
 
@@ -148,7 +148,7 @@ class OnnxRuntimeBackend:
         graph = folder / artefact.GRAPH
         session = None
         if not model.summary.op_types.isdisjoint(_DENSE):
-            session = _swapped(model, alone, provider, common, graph)
+            session = _blocked(model, alone, provider, common, graph)
         session = session or compiled(model, alone, provider, common, graph)
         return artefact.checked(session, model, alone, folder, common)
 
@@ -161,21 +161,21 @@ class OnnxRuntimeBackend:
         }
 
 
-def _swapped(
+def _blocked(
     model: Model,
     processor: Processor,
     provider: providers.Provider,
     common: Mapping[str, Any],
     graph: Path,
 ) -> OnnxRuntimeSession | None:
-    """Write down a session whose dense layers use weights as they are.
+    """Write down a session whose dense layers are convolutions, which use weights as they are.
 
     Returns:
         None if there are no such layers, if it does not compute the same as one without, but for
         rounding, or cannot be made.
     """
     try:
-        session = compiled(model, processor, provider, common, graph, swapped=True)
+        session = compiled(model, processor, provider, common, graph, blocked=True)
     except BackendError:
         return None
     plain = compiled(model, processor, provider, common)

@@ -9,6 +9,7 @@ from typing import Any
 
 from coinfer.backends.onnxruntime.assignment import fallen_back, require_assigned
 from coinfer.backends.onnxruntime.creation import Style, create
+from coinfer.backends.onnxruntime.packing import block_size
 from coinfer.backends.onnxruntime.part import compiled_in_blocks
 from coinfer.backends.onnxruntime.providers import CPU_PROVIDER, Provider
 from coinfer.backends.onnxruntime.session import OnnxRuntimeSession
@@ -27,7 +28,7 @@ def compiled(
     common: Mapping[str, Any],
     kept: Path | None = None,
     *,
-    swapped: bool = False,
+    blocked: bool = False,
     kind: type[OnnxRuntimeSession] = OnnxRuntimeSession,
 ) -> OnnxRuntimeSession:
     """Compile a model.
@@ -38,23 +39,24 @@ def compiled(
         provider: What runs it there.
         common: What any session of it is told.
         kept: Write down there what is compiled, in the form in which it is run.
-        swapped: Of what is written down, let dense layers use weights as they are: see `dense`.
+        blocked: Of what is written down, let dense layers be convolutions in blocks of channels,
+            which use weights as they are: see `dense`.
         kind: What wraps the library's session.
 
     Raises:
         BackendError: ONNX Runtime refuses the graph, the provider took nothing of it, or no dense
-            layer is to be swapped.
+            layer is to be one.
     """
     what = common["what"]
     is_part = bool(model.borders) and provider[0] == CPU_PROVIDER
-    found = compiled_in_blocks(model, processor, common, kept, swapped=swapped) if is_part else ""
+    found = compiled_in_blocks(model, processor, common, kept, blocked=blocked) if is_part else ""
     if not isinstance(found, str):
         return found
     try:
         source, check = source_of(model)
         style = Style(shared=is_part, kept=kept)
-        if swapped:
-            session, operators = _swapped(source, processor, provider, style, what)
+        if blocked:
+            session, operators = _blocked(source, processor, provider, style, what)
         else:
             session = create(source, processor, provider, style)
             operators = require_assigned(session, provider[0], what)
@@ -78,17 +80,17 @@ def compiled(
     )
 
 
-def _swapped(
+def _blocked(
     source: bytes | str, processor: Processor, provider: Provider, style: Style, what: str
 ) -> tuple[Any, dict[str, int]]:
-    """Create a session of what the library makes of a graph, with weights to the left.
+    """Create a session of what the library makes of a graph, with dense layers in blocks.
 
     Returns:
         The session, and the operators that providers got of the graph as it came.
     """
     import onnx_ir as ir  # slow to import, and only a child process comes here
 
-    from coinfer.backends.onnxruntime.dense import weights_to_the_left
+    from coinfer.backends.onnxruntime.dense import dense_to_convolutions
 
     assert style.kept is not None
     with TemporaryDirectory(dir=style.kept.parent, ignore_cleanup_errors=True) as folder:
@@ -97,11 +99,11 @@ def _swapped(
         operators = require_assigned(rewritten, provider[0], what)
         del rewritten
         graph = ir.load(file)
-        if not weights_to_the_left(graph):
-            raise BackendError(f"{what}: it has no dense layer that is to be swapped")
-        ir.save(graph, file.with_stem("swapped"))
+        if not dense_to_convolutions(graph, block_size()):
+            raise BackendError(f"{what}: it has no dense layer that is to be a convolution")
+        ir.save(graph, file.with_stem("blocked"))
         del graph
         session = create(
-            str(file.with_stem("swapped")), processor, provider, style._replace(optimised=False)
+            str(file.with_stem("blocked")), processor, provider, style._replace(optimised=False)
         )
     return session, operators

@@ -125,7 +125,7 @@ def compiled_in_blocks(
     common: Mapping[str, Any],
     kept: Path | None = None,
     *,
-    swapped: bool = False,
+    blocked: bool = False,
 ) -> OnnxRuntimePart | str:
     """Compile a part of a model so that its values cross borders in blocks, where they can.
 
@@ -134,7 +134,7 @@ def compiled_in_blocks(
         processor: Where it is to run.
         common: What any session of it is told.
         kept: Write it down there, to be opened by `opened_in_blocks`.
-        swapped: Let its dense layers use weights as they are: see `dense`.
+        blocked: Let its dense layers be convolutions, which use weights as they are: see `dense`.
 
     Returns:
         Why blocks cannot cross its borders, if it is to be compiled like any model; an empty text
@@ -143,7 +143,7 @@ def compiled_in_blocks(
     import onnx_ir as ir  # slow to import, and opened parts need it not
 
     from coinfer.backends.onnxruntime.blocks import blockable, probed, without_probes
-    from coinfer.backends.onnxruntime.dense import weights_to_the_left
+    from coinfer.backends.onnxruntime.dense import dense_to_convolutions
 
     inputs, outputs = blockable(model)
     if not (inputs or outputs) or not block_size():
@@ -160,8 +160,8 @@ def compiled_in_blocks(
         return f"onnxruntime {ort.__version__} rewrites one otherwise than is known of it"
     if not (edited.takes or edited.gives):
         return ""
-    if swapped:
-        weights_to_the_left(edited.model)
+    if blocked:
+        dense_to_convolutions(edited.model, block_size())
     data = ir.to_proto(edited.model).SerializeToString()
     del rewritten, source
     try:
