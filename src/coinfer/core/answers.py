@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coinfer.core.commands import Evict, Reply
 from coinfer.core.learning import blame
 from coinfer.core.progress import Progress
-from coinfer.core.request import Outcome
+from coinfer.core.request import Outcome, Request
 from coinfer.core.state import State
 
 __all__ = ["Answers"]
@@ -36,6 +37,19 @@ class Answers:
             leaving[request.model] -= 1
             if not leaving[request.model]:
                 self.evict(request.model)
+
+    def complete(self, requests: Sequence[Request]) -> None:
+        """Answer requests of which an execution was the last: once for all, not each by itself."""
+        state = self._state
+        everyone = state.requests
+        if state.failed or state.leaving:
+            for request in requests:
+                self.reply(everyone[request.id], _COMPLETED)
+            return
+        commands = state.commands
+        for request in requests:
+            del everyone[request.id]
+            commands.append(_new(Reply, (request, _COMPLETED, "")))
 
     def reply_waiting(self, progress: Progress, outcome: Outcome, reason: str) -> None:
         """Answer a request that waits."""

@@ -67,6 +67,11 @@ class Blocking:
             self._patience_s[request.model] = min(patience_s, known_s)
             self.foresight.note(request, self._state.now)
 
+    @property
+    def has_deadlines(self) -> bool:
+        """Whether any request had a deadline since it looks after them."""
+        return bool(self._patience_s or self._due)
+
     def note(self, progress: Progress) -> None:
         """Take note of a request that begins to wait."""
         request, lane = progress.request, progress.lane

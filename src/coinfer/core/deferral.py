@@ -68,6 +68,11 @@ class Deferral:
         is_delayed = batching is not None and batching.max_delay_s > 0
         return is_delayed or request.deadline_s < math.inf
 
+    @property
+    def may_be_needed(self) -> bool:
+        """Whether anything is held back, or might be: a delay or a deadline was ever asked for."""
+        return bool(self._state.has_delays or self.held or self._blocking.has_deadlines)
+
     def forget_lanes(self) -> None:
         """Hold nothing back: all lanes are made anew."""
         self.held.clear()

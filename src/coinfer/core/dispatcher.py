@@ -326,14 +326,13 @@ class Dispatcher:
             return
         if lane.fused:
             state.fusions.succeeded(execution.variant)
-        done = span.last + 1 >= state.units[execution.variant]
+        if span.last + 1 >= state.units[execution.variant]:
+            self._answers.complete(requests)
+            return
         for request in requests:
             progress = state.requests[request.id]
-            if done:
-                self._answers.reply(progress, _COMPLETED)
-            else:
-                progress.execution = None
-                self._waits.go_on(progress, span.last + 1, execution.variant)
+            progress.execution = None
+            self._waits.go_on(progress, span.last + 1, execution.variant)
 
     def _finished_together(self, event: FinishedTogether) -> bool:
         self._finished(event)
@@ -409,7 +408,7 @@ class Dispatcher:
             admission.fail_lost()
 
     def _decide_with_riders(self, deferral: Deferral) -> None:
-        again_s = deferral.settle()
+        again_s = deferral.settle() if deferral.may_be_needed else _INF
         self._decisions.take()
         if again_s < _INF:
             self._timers.wake(again_s)

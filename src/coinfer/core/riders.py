@@ -275,35 +275,40 @@ class Riders:
         if flow is not None:
             work_s, least_work_s, like = flow.beside_s(lane)
             others = like - least_work_s / own_s if own_s > 0 else 0.0
+        now, first_id, sizes = self._state.now, first.id, first.sizes
+        row_of, variant, key, span = self._state.estimates.row, served.variant, lane.key, step.span
         chosen: list[Request] = []
         most_saved_s, best, looks, is_before = 0.0, 0, _LOOKS * most, first is not lane.head
-        for request in lane.in_order():
-            if is_before or request.id == first.id:
-                is_before = is_before and request.id != first.id
+        for _, request in lane.ranked():
+            if is_before or request.id == first_id:
+                is_before = is_before and request.id != first_id
                 continue
             looks -= 1
-            if len(chosen) + 1 == most or not looks:
+            count = len(chosen) + 2  # of the run with this one
+            if count > most or not looks:
                 break
-            seconds = self._seconds(served, step, len(chosen) + 2)
+            row = row_of(variant, span, count * key.batch, key.shape)  # as `_seconds`
+            seconds = row.get(processor, math.inf)
             if seconds > limit_s:
                 break
             if others > 0:
-                lacks_s = others * seconds - work_s + (len(chosen) + 2) * least_work_s
+                lacks_s = others * seconds - work_s + count * least_work_s
                 if lacks_s > 0 and (flow is None or flow.comes_s(seconds) < lacks_s):
                     break
-            if request.sizes != first.sizes:
+            if request.sizes != sizes:
                 continue
-            if served is not lane and request.deadline_s - self._state.now >= better_s:
+            deadline_s = request.deadline_s
+            if served is not lane and deadline_s - now >= better_s:
                 continue  # a more accurate variant serves it in time
-            if request.deadline_s < math.inf:
+            if deadline_s < math.inf:
                 spare_s = self._spare_s(request, least_s, after_s)
                 if seconds > spare_s:
                     continue
                 limit_s = min(limit_s, spare_s)
             chosen.append(request)
-            saved_s = (1 - _LEAST_GAIN) * own_s * (1 + len(chosen)) - seconds
+            saved_s = (1 - _LEAST_GAIN) * own_s * count - seconds
             if saved_s > most_saved_s:
-                most_saved_s, best = saved_s, len(chosen)
+                most_saved_s, best = saved_s, count - 1
         return tuple(chosen[:best])
 
     def _seconds(self, lane: Lane, step: Step, count: int) -> float:

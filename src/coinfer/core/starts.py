@@ -92,10 +92,11 @@ class Starts:
         if not state.is_idle(processor):
             raise PolicyError(f"processor {processor!r} is not idle")
         everyone = self._together(requests)
-        for progress in everyone:
-            if not progress.lane.is_open:
-                self.check_open(progress.lane, progress.request, processor)
         lane = everyone[0].lane
+        if len(everyone) > 1 or not lane.is_open:
+            for progress in everyone:
+                if not progress.lane.is_open:
+                    self.check_open(progress.lane, progress.request, processor)
         if state.residency.is_tight:
             if self._is_lent(lane, processor, last):
                 self._start_lent(lane, processor, requests[0])
@@ -110,8 +111,9 @@ class Starts:
                 if way.lane is not lane:
                     doubt_better(state, lane, first, way.lane)
             step, riders, variant = self._riders.join(lane, step, first, way)
-            requests = (*requests, *riders)
-            everyone += [state.requests[rider.id] for rider in riders]
+            if riders:
+                requests = (*requests, *riders)
+                everyone += [state.requests[rider.id] for rider in riders]
         else:  # a batch of the policy's own
             batch = sum(request.batch for request in requests)
             step, variant = state.step(lane, processor, last, batch), lane.variant

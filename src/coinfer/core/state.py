@@ -86,6 +86,7 @@ class State:
             sizes of requests, and the processors. They follow the estimates.
         alike: Of many processors in service, those that are alike together; empty if there are few.
         is_complete: Whether all processors are in service, and no model was measured on others.
+        has_delays: Whether any model was ever loaded whose requests are held back for some time.
     """
 
     machine: Sequence[Processor]
@@ -121,6 +122,7 @@ class State:
     bits_of: Mapping[str, int] = field(init=False)
     alike: tuple[Alike, ...] = field(init=False)
     is_complete: bool = field(default=True, init=False)
+    has_delays: bool = field(default=False, init=False)
     _strange: bool = field(default=False, init=False)
     _idle: dict[int, tuple[str, ...]] = field(default_factory=dict, init=False)
     _all_lanes: dict[LaneKey, Lane] = field(default_factory=dict, init=False)
@@ -512,6 +514,7 @@ class State:
         self.batchings.pop(name, None)
         if batching is not None:
             self.batchings[name] = batching
+            self.has_delays |= batching.max_delay_s > 0
         if self.express is not None:
             self.express.add_model(name, profile)
             theirs = self.express.processors
