@@ -133,24 +133,3 @@ def test_it_gives_up_its_claim_on_a_core_before_it_sleeps(monkeypatch: pytest.Mo
     monkeypatch.setattr(load_generator, "give_up_lag", lambda: calls.append(None))
     seen, _ = play("{m: {periodic: 100/s}}")
     assert len(calls) >= len(seen) - 1 > 0  # the first is due at once
-
-
-def test_it_gives_that_up_once_for_what_is_due_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    drivers: list[LoadGenerator] = []
-    has_news: list[bool] = []
-
-    def note() -> None:
-        has_news.append(not drivers[0]._news.empty())
-
-    def tick(driver: LoadGenerator, _now_s: float) -> bool:
-        drivers[:] = [driver]
-        return True
-
-    monkeypatch.setattr(load_generator, "give_up_lag", note)
-    play(
-        "{m: {periodic: 100/s}, n: {periodic: 100/s}, o: {periodic: 100/s}}",
-        models="{m: x.onnx, n: x.onnx, o: x.onnx}",
-        on_tick=tick,
-    )
-    assert has_news
-    assert not any(has_news)

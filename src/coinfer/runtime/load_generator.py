@@ -112,7 +112,7 @@ class LoadGenerator:
         while not (self._stopped or self._is_exhausted()):
             due_s = agenda[0].time_s if agenda else math.inf
             wait_s = min(due_s, until_s) + self.start_s - clock.now()
-            if wait_s > 0 and self._news.empty():  # else it goes on at once
+            if wait_s > 0:
                 give_up_lag()
             try:
                 # What is new may be due sooner.
