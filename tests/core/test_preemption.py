@@ -32,6 +32,10 @@ def expected(execution: Execution) -> float:
     return execution.expected_s
 
 
+def stuck_on(processor: str) -> Callable[[Execution], float]:
+    return lambda execution: 0.02 if execution.processor == processor else execution.expected_s
+
+
 def express_on(*of: Processor) -> list[Processor]:
     return [
         dataclasses.replace(p, name=f"{p.name}+", units=frozenset({f"{p.name}+"}), overlays=p.units)
@@ -131,6 +135,38 @@ class TestTheRule:
         vm.run()
         assert started(vm) == [("heavy", "cpu0"), ("urgent", "cpu0+")]
         assert vm.finished_s[number] == pytest.approx(0.033)
+
+    @pytest.mark.parametrize(
+        ("seconds", "in_s", "at"),
+        [
+            (0.0004, DEADLINE_S, ["cpu0+", "cpu0+", "cpu0+"]),
+            (0.0004, 0.001, ["cpu0+", "cpu1+", "cpu0+"]),  # the second would be too late
+            (0.0006, DEADLINE_S, ["cpu0+", "cpu1+", "cpu0+"]),  # no longer brief
+        ],
+    )
+    def test_brief_ones_take_turns_on_one_core_while_there_is_time(
+        self, seconds: float, in_s: float, at: list[str]
+    ) -> None:
+        vm = machine(
+            "cpu0", "cpu1", seconds={**SECONDS, "urgent": {"cpu0": seconds, "cpu1": seconds}}
+        )
+        vm.submit("heavy")
+        vm.submit("heavy")
+        numbers = [urgent(vm, in_s) for _ in at]
+        vm.run(until_s=0.05)
+        assert [processor for model, processor in started(vm) if model == "urgent"] == at
+        assert all(vm.finished_s[number] <= 3.1 * seconds for number in numbers)
+
+    def test_nobody_waits_for_a_brief_one_that_should_have_ended(self) -> None:
+        seconds = {"heavy": SECONDS["heavy"], "urgent": {"cpu0": 0.0004, "cpu1": 0.0004}}
+        vm = machine("cpu0", "cpu1", seconds=seconds, service_s=stuck_on("cpu0+"))
+        vm.submit("heavy")
+        vm.submit("heavy")
+        urgent(vm)
+        vm.run(until_s=0.001)
+        urgent(vm)
+        assert started(vm)[2:] == [("urgent", "cpu0+"), ("urgent", "cpu1+")]
+        vm.run()
 
     def test_who_is_late_in_any_case_makes_nobody_else_late(self) -> None:
         vm = machine()

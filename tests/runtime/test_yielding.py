@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 import threading
@@ -153,7 +154,7 @@ def test_a_worker_below_gives_way_from_the_first_run_on_that_may_have_to(
     assert worker.gives_way is gives_way
     assert niceness_of(worker) == (LOWEST if gives_way else before)
     names = [each.processor.name for each in pool.on_top(["cpu1"])]
-    assert names == (["cpu1+"] if gives_way else ["cpu1", "cpu1+"])
+    assert names == (["cpu1+"] if gives_way else ["cpu1+", "cpu1"])
     pool.stop()
     assert pool.join(PATIENCE_S)
 
@@ -205,7 +206,7 @@ def test_none_gives_way_where_that_is_not_to_be_and_all_are_asked_again() -> Non
     assert pool.join(PATIENCE_S)
 
 
-def test_workers_on_idle_cores_are_asked_first() -> None:
+def test_workers_on_idle_cores_are_asked_first_and_express_ones_on_busy_cores_next() -> None:
     cores: dict[str, tuple[int, ...]] = {"cpu0": (), "cpu1": (), "cpu1+": ()}
     pool = WorkerPool((CPU0, CPU1, EXPRESS), Owner(), cores, Yielding())
     asked = {
@@ -214,6 +215,18 @@ def test_workers_on_idle_cores_are_asked_first() -> None:
     }
     assert asked == {
         "cpu0": ["cpu1", "cpu1+", "cpu0"],
-        "cpu1": ["cpu0", "cpu1", "cpu1+"],
-        "cpu1+": ["cpu0", "cpu1", "cpu1+"],
+        "cpu1": ["cpu0", "cpu1+", "cpu1"],
+        "cpu1+": ["cpu0", "cpu1+", "cpu1"],
     }
+
+
+def test_of_express_workers_the_most_used_one_is_asked_first() -> None:
+    other = dataclasses.replace(
+        EXPRESS, name="cpu0+", units=frozenset({"core0+"}), overlays=CPU0.units
+    )
+    everyone = [CPU0, CPU1, other, EXPRESS]
+    pool = WorkerPool(everyone, Owner(), {each.name: () for each in everyone}, Yielding())
+    busy = ["cpu0", "cpu1"]
+    assert [each.processor.name for each in pool.on_top(busy)][:2] == ["cpu0+", "cpu1+"]
+    pool.workers["cpu1+"].use.executions = 1
+    assert [each.processor.name for each in pool.on_top(busy)][:2] == ["cpu1+", "cpu0+"]

@@ -9,6 +9,8 @@ goes first, on top of what is least urgent:
    must be done within the time that each of the others has to spare;
  - else only if, by the estimates, it would finish too late on every ordinary processor. Too late is
    less than `MARGIN` of its relative deadline before the deadline.
+Brief ones take turns on one core, while there is time: to wake the thread of another core and to
+hand the interpreter to and fro takes longer than such a run.
 What runs for less than `SHORT_S` is waited for: threads of one priority that share a core take
 turns of that length. So where all runs are short, threads never lose their priority, beside other
 programs neither. What should have ended long ago counts as long. On a device with priorities of its
@@ -48,6 +50,9 @@ MARGIN = 0.25
 SHORT_S = 0.003
 """Seconds of a run below which it is not preempted: a time slice of Linux's scheduler."""
 
+_BRIEF_S = 0.0005
+"""Seconds of a run below which another thread is not worth waking for it."""
+
 _OVERDUE_S = 10 * SHORT_S
 
 _LOOKED_AT = 8
@@ -59,7 +64,7 @@ _Urgency: TypeAlias = tuple[float, float]
 """How urgent something is: less its priority, then its deadline; the smallest is most urgent."""
 
 _Worth: TypeAlias = tuple[_Urgency, float]
-"""How urgent what would be held up is, and how little it was held up before."""
+"""How urgent what would be held up is, and how little it was held up before, coarsely."""
 
 _Below: TypeAlias = tuple[str, _Worth]
 """An express processor, and what it would hold up."""
@@ -132,6 +137,7 @@ class Preemption:
             return  # the end of what runs there is looked at anyway
         urgent = self._urgent()
         ready_s = self._ready_s(express, now) if urgent else {}
+        turns = self._turns(express)
         for request in urgent:
             progress = state.requests[request.id]
             seconds = view.resident_s(progress.lane)
@@ -139,10 +145,15 @@ class Preemption:
             limit_s = _limit_s(request)
             last_s = limit_s - min(seconds.values())
             is_late = finish_s > limit_s or now >= last_s
-            way = self._way_of(express, below, progress.lane, request, is_late=is_late)
+            way = None
+            if self._takes_its_turn(express, turns, progress.lane, limit_s):
+                is_late = now >= last_s  # if those before it take too long, another core is left
+            else:
+                way = self._way_of(express, below, progress.lane, request, is_late=is_late)
             if way is not None:
                 yield progress, way
                 step = way.step
+                turns = {**self._turns(express), **turns}
                 below = self._below(express)
                 if not below:
                     return
@@ -179,6 +190,29 @@ class Preemption:
         for unit, at_s in express.free_at(now).items():
             free_at[unit] = max(at_s, free_at.get(unit, now))
         return self._view.free_s(free_at)
+
+    def _turns(self, express: ExpressProcessors) -> dict[str, float]:
+        """Return the express processors of cores with a brief run, and when it should end."""
+        return {
+            execution.processor: execution.expected_end_s
+            for execution in express.running.values()
+            if execution.expected_s <= _BRIEF_S
+            and self._view.now <= execution.expected_end_s
+            and lowers_threads(express.processors[execution.processor])
+        }
+
+    def _takes_its_turn(
+        self, express: ExpressProcessors, turns: dict[str, float], lane: Lane, limit_s: float
+    ) -> bool:
+        """Tell whether a request is brief, and in time after others that are; note its turn."""
+        for name, ready_s in turns.items():
+            if name in lane.excluded:
+                continue
+            found = self._step(express, name, lane)
+            if found is not None and found[1] <= _BRIEF_S and ready_s + found[1] <= limit_s:
+                turns[name] = ready_s + found[1]
+                return True
+        return False
 
     def _way_of(
         self,
@@ -237,8 +271,8 @@ class Preemption:
     def _below(self, express: ExpressProcessors) -> list[_Below]:
         """Return the express processors that may start something, and what that would hold up.
 
-        Of what is equally urgent the one that was held up before is spared, and more so what is
-        idle.
+        Of what is equally urgent the one that was held up before for longer, by `SHORT_S` or more,
+        is spared, and more so what is idle.
         """
         running, unit_user, now = self._state.running, self._state.unit_user(), self._view.now
         found: list[_Below] = []
@@ -250,7 +284,8 @@ class Preemption:
                 continue
             urgencies = [_urgency(r) for execution in under for r in execution.requests]
             held_up_s = [express.held_up_s(execution.id, now) for execution in under]
-            worth = (min(urgencies, default=_NOTHING), -max(held_up_s, default=-1.0))
+            most_s = max(held_up_s, default=-SHORT_S)
+            worth = (min(urgencies, default=_NOTHING), -(most_s // SHORT_S))
             found.append((name, worth))
         return found
 

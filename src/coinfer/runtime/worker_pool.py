@@ -72,7 +72,9 @@ class WorkerPool:
         return any(number in list(worker.use.refused) for worker in list(self.workers.values()))
 
     def on_top(self, running: Collection[str]) -> list[Worker]:
-        """Return the workers that give way to none, those on cores that are idle first.
+        """Return the workers that give way to none, those first that may soon run something.
+
+        These are those on cores that are idle, then the express ones, the most used one first.
 
         Args:
             running: Names of the processors that run something.
@@ -80,12 +82,18 @@ class WorkerPool:
         workers = self.workers
         busy = [workers[name].processor for name in running]
         used = {unit for each in busy for unit in each.units | each.overlays}
-        found: tuple[list[Worker], list[Worker]] = ([], [])
+        idle: list[Worker] = []
+        express: list[Worker] = []
+        others: list[Worker] = []
         for worker in workers.values():
             if not worker.gives_way:
                 of = worker.processor
-                found[not used.isdisjoint(of.overlays or of.units)].append(worker)
-        return [*found[False], *found[True]]
+                if used.isdisjoint(of.overlays or of.units):
+                    idle.append(worker)
+                else:
+                    (express if of.overlays else others).append(worker)
+        express.sort(key=lambda worker: -worker.use.executions)
+        return [*idle, *express, *others]
 
     def start(self, processor: str) -> None:
         """Start a processor's worker, and those of express ones on it; again is fine."""
