@@ -39,34 +39,34 @@ def best_among_all(
     to come, or waits beside it, and would be late counts like the lateness of the request itself.
     """
     best = (math.inf, math.inf, math.inf)
-    chosen, least = "", math.inf  # the score of the best, if nobody is late by that
+    chosen = ""
     for name, service_s in seconds.items():
         units = processors[name].units
-        stalled_s = cost_s = service_s
-        # What would be no better if it were free is nearly always all but one or two.
-        if len(units) > 1:
-            stalled_s = service_s * stall
-            cost_s = stalled_s * min(len(units), waiting)
-            if now + cost_s > least:
+        if chosen and not best[0]:
+            # Nearly always all but one or two would be no better if they were free.
+            cost_s = service_s
+            if len(units) > 1:
+                cost_s = service_s * stall * min(len(units), waiting)
+            if now + cost_s > best[1]:
                 continue
-        elif now + service_s >= least < math.inf:
-            continue
         start = now
         for unit in units:
             free = free_at.get(unit, now)
             if free > start:
                 start = free
         finish = start + service_s
-        late: int = start + stalled_s > deadline_s
+        score, stalled = finish, finish
+        if len(units) > 1:
+            stalled = start + service_s * stall
+            score = start + service_s * stall * min(len(units), waiting)
+        late: int = stalled > deadline_s
         if forecast is not None:
             late += forecast.n_late(free_at, units, finish)
         if beside is not None:
             late += beside.n_late(free_at, units, finish)
-        value = (late, start + cost_s, finish)
+        value = (late, score, finish)
         if value < best:
             best, chosen = value, name
-            if not late:
-                least = value[1]
     finish = best[2]
     if beside is not None and not best[0] and processors[chosen].units.isdisjoint(free_at):
         held = beside.n_held(free_at, processors[chosen].units)
