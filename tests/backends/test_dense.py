@@ -6,6 +6,7 @@ from collections import Counter
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,6 +22,7 @@ from coinfer.machine.processor import Processor
 from coinfer.model import Model, model_from_ir
 
 dense = pytest.importorskip("coinfer.backends.onnxruntime.dense", exc_type=ImportError)
+compiling = pytest.importorskip("coinfer.backends.onnxruntime.compiling", exc_type=ImportError)
 packing = pytest.importorskip("coinfer.backends.onnxruntime.packing", exc_type=ImportError)
 pytestmark = pytest.mark.skipif(
     not packing.block_size(), reason="convolutions of this processor are not in blocks"
@@ -244,6 +246,23 @@ def test_weights_are_in_the_artefact_once() -> None:
     assert is_near(model, direct, opened)
     opened.close()
     direct.close()
+
+
+def test_weights_never_pass_through_a_message_that_holds_2_gib(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    create, sizes = compiling.create, list[int]()
+
+    def noted(source: bytes | str, *args: Any) -> Any:
+        if isinstance(source, str) and Path(source).stem == "blocked":
+            sizes.append(Path(source).stat().st_size)
+        return create(source, *args)
+
+    monkeypatch.setattr(compiling, "create", noted)
+    made = get_backend("onnxruntime").make_artefact(layers(sizes=LARGE), CPU, tmp_path)
+    assert made.refused == ""
+    [size] = sizes
+    assert size < 2**17  # the graph, and no weights
 
 
 def test_without_large_layers_there_is_one_session_to_write_down(

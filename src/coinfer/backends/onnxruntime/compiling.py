@@ -101,7 +101,8 @@ def _blocked(
         graph = ir.load(file)
         if not dense_to_convolutions(graph, block_size()):
             raise BackendError(f"{what}: it has no dense layer that is to be a convolution")
-        ir.save(graph, file.with_stem("blocked"))
+        # Beside the graph: a message of protobuf holds no more than 2 GiB.
+        ir.save(graph, file.with_stem("blocked"), external_data="blocked.bin")
         del graph
         session = create(
             str(file.with_stem("blocked")), processor, provider, style._replace(optimised=False)
