@@ -146,8 +146,10 @@ class Preemption:
             last_s = limit_s - min(seconds.values())
             is_late = finish_s > limit_s or now >= last_s
             way = None
-            if self._takes_its_turn(express, turns, progress.lane, limit_s):
-                is_late = now >= last_s  # if those before it take too long, another core is left
+            if now < last_s and self._takes_its_turn(express, turns, progress.lane, limit_s):
+                is_late = (
+                    False  # if those before it take too long, another core is left at `last_s`
+                )
             else:
                 way = self._way_of(express, below, progress.lane, request, is_late=is_late)
             if way is not None:
