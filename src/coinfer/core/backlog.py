@@ -55,7 +55,7 @@ class Backlog(NamedTuple):
         if flow is None or not own_s > 0:
             return cls()
         work_s, _, processors = flow.beside_s(lane)
-        if step.processor in lane.brief_on:
+        if lane.takes_turns(step.processor, work_s):
             processors = 1.0  # no other one is woken for these
         work_s *= (own_s + handover_s) / own_s
         heads = [each.heap[0][2] for each in lanes]
