@@ -62,6 +62,15 @@ def test_some_start_although_more_and_more_follow() -> None:
     assert steps.arrivals == 2 * [*(most - 1) * ["ArrivedTogether"], "Arrived"] + ["Arrived"]
 
 
+def test_rows_are_counted_each_for_itself() -> None:
+    """What came before says nothing of how long those that come now have waited."""
+    steps = Steps()
+    with null_engine("p0", observer=steps) as engine:
+        for _ in range(3):
+            answered(submitted_at_once(engine, 18))
+    assert steps.arrivals == 3 * [*(17 * ["ArrivedTogether"]), "Arrived"]
+
+
 def test_what_is_no_request_is_not_waited_for() -> None:
     steps = Steps()
     with null_engine("p0", observer=steps) as engine:

@@ -25,7 +25,8 @@ class Backlog(NamedTuple):
 
     Attributes:
         work_s: All of it, with what handing over takes.
-        processors: How many of these there are, slower ones by how fast they are.
+        processors: How many of these there are, slower ones by how fast they are. None where what
+            waits takes turns on one: a run there is over sooner than all that is in it, run apart.
         is_too_much: Whether not all that waits can be done within its deadlines, in runs of a
             request each: then somebody is late in any case.
 
@@ -55,11 +56,11 @@ class Backlog(NamedTuple):
         if flow is None or not own_s > 0:
             return cls()
         work_s, _, processors = flow.beside_s(lane)
-        if lane.takes_turns(step.processor, work_s):
-            processors = 1.0  # no other one is woken for these
         work_s *= (own_s + handover_s) / own_s
         heads = [each.heap[0][2] for each in lanes]
         patience_s = max([head.deadline_s - head.arrival_s for head in heads])
+        if lane.takes_turns(step.processor, work_s):
+            return cls(work_s, 0.0, is_too_much=work_s > patience_s)
         return cls(work_s, processors, is_too_much=work_s > processors * patience_s)
 
     def outlasts(self, seconds: float) -> bool:

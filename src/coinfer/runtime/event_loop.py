@@ -134,7 +134,7 @@ class EventLoop:
         self._span_ios = model_store.span_ios
         self._workers = self.worker_pool.workers
         self._yielding = model_store.yielding
-        self.is_stopped = self.is_forsaken = False
+        self.is_stopped = self.is_forsaken = self._is_over = False
         self.idle: Worker | None = None
         self._served_by: ServedBy | None = None
         self._stopped = Latch()
@@ -348,7 +348,7 @@ class EventLoop:
         self._unanswered.forsake(FORKED)
 
     def _stop(self, answers: deque[Answer]) -> None:
-        self.is_stopped = True
+        self.is_stopped = self._is_over = True
         self.loader.stop()
         answers.extend((number, ClosedError(self.closing)) for number in list(self.unanswered))
         self.worker_pool.stop()
@@ -466,11 +466,13 @@ class EventLoop:
             if type(item) is InferenceFuture:
                 request = item.request
                 self.unanswered[request.id] = item
-                if self.is_stopped or self.crashed is not None:
+                if self._is_over:
                     answers.append((request.id, self._refusal()))
                     return
                 event: Event = _new(Arrived, (request,))
-                if self._posted[-1] is not item and self._comes_with_next():
+                if self._posted[-1] is item:
+                    self._together = 0
+                elif self._comes_with_next():
                     event = _new(ArrivedTogether, (request,))
             elif isinstance(item, tuple):
                 if self.crashed is not None:
@@ -626,6 +628,7 @@ class EventLoop:
             return
         self.closing = f"the engine failed: {type(error).__name__}: {error}"
         fault = self.crashed = InvariantError(self.closing)
+        self._is_over = True
         fault.__cause__ = error
         answers.extend((request_id, another(fault)) for request_id in list(self.unanswered))
         self._model_store.release_all()
