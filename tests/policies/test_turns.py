@@ -7,13 +7,15 @@ from collections.abc import Mapping
 
 import pytest
 
-from coinfer.core.events import ProcessorLost
+from coinfer.core.commands import SetTimer
+from coinfer.core.events import LoadedVariant, ModelLoaded, ProcessorLost
 from coinfer.core.limits import Limits
 from coinfer.core.request import OnLate
 from coinfer.machine.batching import Batching
 from coinfer.machine.processor import Processor
+from coinfer.machine.variant_use import Use
 from coinfer.policies import make_policy
-from coinfer.testing.machine import VirtualMachine, processors
+from coinfer.testing.machine import VirtualMachine, processors, profile
 
 WAKE_S = 30e-6
 CORES = ("cpu0", "cpu1", "cpu2")
@@ -81,7 +83,7 @@ def test_they_stay_where_they_were_whatever_is_learnt() -> None:
 def test_what_was_measured_tells_what_is_brief_and_not_what_is_learnt() -> None:
     """Runs that wait for the interpreter take longer: then turns would end when they pay most."""
     found = machine({"m": everywhere(20e-6)}, service_s=lambda _: 200e-6)
-    for _ in range(50):
+    for _ in range(20):
         found.submit()
     found.run()
     assert {*places(found)} == {"cpu0"}
@@ -124,7 +126,7 @@ def test_a_run_that_lasts_far_too_long_is_not_waited_for() -> None:
     )
     for _ in range(3):
         found.submit()
-    found.run(until_s=0.009)
+    found.run(until_s=0.004)
     assert places(found) == ["cpu0"]
     found.run(until_s=0.02)
     assert places(found) == ["cpu0", "cpu1", "cpu1"]
@@ -184,3 +186,138 @@ def test_a_droppable_request_that_is_late_is_dropped_where_runs_take_turns() -> 
     late = [n for n in numbers if n in found.finished_s and found.finished_s[n] > 100e-6]
     assert not late
     assert all(number in found.replies for number in numbers)
+
+
+@pytest.mark.parametrize("names", [("cpu0", "cpu1"), MANY], ids=["two cores", "many cores"])
+def test_what_others_go_before_for_ever_does_not_wait_for_its_turn_for_ever(
+    names: tuple[str, ...],
+) -> None:
+    """More urgent requests keep one core busy all the time, while all others are idle."""
+    found = machine({"m": everywhere(20e-6, names)}, cores(*names))
+    found.submit(priority=1)
+    for at in range(1000):
+        found.submit(arrival_s=at * 20e-6, priority=1)
+        found.submit(arrival_s=at * 20e-6, priority=1) if at < 2 else None
+    patient = found.submit(priority=-1)
+    found.run(until_s=0.006)
+    assert patient in found.finished_s
+
+
+def test_one_core_that_cannot_keep_up_gets_help() -> None:
+    found = machine({"m": everywhere(25e-6)})
+    numbers = {found.submit(arrival_s=at * 16e-6): at * 16e-6 for at in range(4000)}
+    found.run()
+    assert {*places(found)} == {"cpu0", "cpu1"}
+    assert max(found.finished_s[n] - arrival_s for n, arrival_s in numbers.items()) < 0.006
+
+
+@pytest.mark.parametrize("names", [("cpu0", "cpu1"), MANY], ids=["two cores", "many cores"])
+@pytest.mark.parametrize("on_late", OnLate)
+def test_nobody_is_late_by_waiting_for_its_turn(names: tuple[str, ...], on_late: OnLate) -> None:
+    found = machine({"m": everywhere(20e-6, names)}, cores(*names))
+    numbers = [found.submit(deadline_s=65e-6, on_late=on_late) for _ in range(6)]
+    found.run()
+    assert all(found.finished_s[number] <= 65e-6 for number in numbers)
+
+
+def test_a_run_that_takes_longer_than_expected_is_not_waited_for_until_it_is_too_late() -> None:
+    found = machine(
+        {"m": everywhere(20e-6)},
+        service_s=lambda execution: 1e-3 if execution.id == 0 else execution.expected_s,
+    )
+    found.submit()
+    number = found.submit(deadline_s=200e-6)
+    found.run()
+    assert places(found) == ["cpu0", "cpu1"]
+    assert found.finished_s[number] <= 200e-6
+
+
+def test_what_has_to_change_the_model_of_a_processor_first_is_served_as_ever() -> None:
+    """To change to and fro takes far longer than the runs."""
+    found = machine({"a": everywhere(20e-6), "b": everywhere(20e-6)})
+    swaps = {"cpu0": 1e-3, "cpu1": 1e-3}
+    for name in ("b", "a"):
+        known = profile(name, everywhere(20e-6))
+        found.post(ModelLoaded(name, 1, known, swap_s=swaps))
+    for _ in range(4):
+        found.submit("a")
+        found.submit("b")
+    found.run()
+    assert {(each.variant, each.processor) for each in found.executions} == {
+        ("a", "cpu0"),
+        ("b", "cpu1"),
+    }
+
+
+def test_they_do_not_take_turns_where_they_take_much_longer_than_elsewhere() -> None:
+    """They would stay there after a moment at which the fast one was busy."""
+    found = machine({"m": {"cpu0": 8e-6, "cpu1": 28e-6}, "long": {"cpu0": 1e-3}})
+    found.submit("long")
+    found.submit("m")
+    found.run()
+    for at in range(1, 5):
+        found.submit("m", arrival_s=0.1 * at)
+        found.run()
+    assert places(found) == ["cpu0", "cpu1", "cpu0", "cpu0", "cpu0", "cpu0"]
+
+
+def test_nor_where_something_takes_less_that_needs_no_waking() -> None:
+    everyone = [*cores("cpu0", "cpu1"), *cores("npu", wake_s=0.0)]
+    found = machine({"m": {"cpu0": 25e-6, "cpu1": 25e-6, "npu": 5e-6}}, everyone)
+    found.submit("m")
+    assert places(found) == ["npu"]
+
+
+def test_so_much_that_shared_runs_would_last_long_is_dealt_out() -> None:
+    """Waking a thread takes nothing then, compared with half of it."""
+    found = machine({"m": everywhere(50e-6)}, batchings={"m": Batching(1024)}, fixed_share=0.1)
+    for _ in range(400):
+        found.submit(is_followed=True)
+    found.submit()
+    found.run()
+    assert {*places(found)} == {"cpu0", "cpu1"}
+    assert found.now < 0.012
+
+
+def test_a_cheaper_variant_that_alone_may_serve_is_brief_whatever_is_looked_at_anew() -> None:
+    cheap = LoadedVariant("m@int8", 0.1, Use.ALWAYS, 1, profile("m@int8", everywhere(20e-6)))
+    found = machine({"m": everywhere(1.0)}, variants={"m": (cheap,)})
+    found.submit()
+    found.submit()
+    found.run()
+    assert places(found) == ["cpu0", "cpu0"]
+
+
+@pytest.mark.parametrize("deadline_s", [float("inf"), 1e-3])
+def test_the_timer_is_not_set_for_each_of_them(deadline_s: float) -> None:
+    """Each time wakes the thread of the timer."""
+    counts = {}
+    for wake_s in (0.0, WAKE_S):
+        found = machine({"m": everywhere(20e-6)}, cores("cpu0", "cpu1", wake_s=wake_s))
+        for at in range(2000):
+            arrival_s = at * 15e-6
+            found.submit(arrival_s=arrival_s, deadline_s=arrival_s + deadline_s)
+        found.run()
+        counts[wake_s] = sum(isinstance(each, SetTimer) for each in found.commands)
+    assert counts[WAKE_S] <= counts[0.0] + 100
+
+
+def test_an_urgent_brief_request_is_not_put_on_top_of_others_while_a_core_is_idle() -> None:
+    plain = cores(*CORES)
+    express = [
+        Processor(
+            name=f"{each.name}-express",
+            backend="null",
+            units=frozenset({f"{each.name}-express"}),
+            overlays=each.units,
+        )
+        for each in plain
+    ]
+    everyone = [*plain, *express]
+    names = tuple(each.name for each in everyone)
+    found = machine({"long": everywhere(1.0, names), "m": everywhere(20e-6, names)}, everyone)
+    found.submit("long")
+    found.submit("m", deadline_s=0.1)
+    found.submit("m", deadline_s=0.1)
+    found.run(until_s=0.5)
+    assert places(found) == ["cpu0", "cpu1", "cpu1"]

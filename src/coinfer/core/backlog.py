@@ -59,7 +59,7 @@ class Backlog(NamedTuple):
         work_s *= (own_s + handover_s) / own_s
         heads = [each.heap[0][2] for each in lanes]
         patience_s = max([head.deadline_s - head.arrival_s for head in heads])
-        if step.processor in lane.brief_on:
+        if lane.takes_turns(step.processor, work_s):
             return cls(work_s, 0.0, is_too_much=work_s > patience_s)
         return cls(work_s, processors, is_too_much=work_s > processors * patience_s)
 

@@ -10,7 +10,8 @@ goes first, on top of what is least urgent:
  - else only if, by the estimates, it would finish too late on every ordinary processor. Too late is
    less than `MARGIN` of its relative deadline before the deadline.
 Brief ones take turns on one core, while there is time: to wake the thread of another core and to
-hand the interpreter to and fro takes longer than such a run.
+hand the interpreter to and fro takes longer than such a run. So nothing is held up for those that
+the policy lets wait for their turn beside an idle core.
 What runs for less than `SHORT_S` is waited for: threads of one priority that share a core take
 turns of that length. So where all runs are short, threads never lose their priority, beside other
 programs neither. What should have ended long ago counts as long. On a device with priorities of its
@@ -146,7 +147,10 @@ class Preemption:
             last_s = limit_s - min(seconds.values())
             is_late = finish_s > limit_s or now >= last_s
             way = None
-            if now < last_s and self._takes_its_turn(express, turns, progress.lane, limit_s):
+            if now < last_s and (
+                self._takes_its_turn(express, turns, progress.lane, limit_s)
+                or self._is_let_wait(progress.lane)
+            ):
                 is_late = (
                     False  # if those before it take too long, another core is left at `last_s`
                 )
@@ -215,6 +219,15 @@ class Preemption:
                 turns[name] = ready_s + found[1]
                 return True
         return False
+
+    def _is_let_wait(self, lane: Lane) -> bool:
+        """Tell whether a brief request waits for a brief run although a core is idle for it."""
+        brief_on = lane.brief_on
+        return (
+            bool(brief_on)
+            and any(map(self._state.is_idle, brief_on))
+            and any(execution.processor in brief_on for execution in self._view.brief_runs())
+        )
 
     def _way_of(
         self,

@@ -256,7 +256,7 @@ class Riders:
 
     def _idle_beside(self, lane: Lane, processor: str, waiting: Sequence[Lane]) -> dict[str, float]:
         """Return when what is dealt out to each idle processor beside one is done there; 0 yet."""
-        if processor in lane.brief_on or len(self._state.idle()) < 2:
+        if len(self._state.idle()) < 2:
             return {}
         count = len(lane) + sum(map(len, waiting))
         return dict.fromkeys(self._others(lane, processor, count), 0.0)
@@ -274,7 +274,7 @@ class Riders:
         flow, work_s, least_work_s, others = self.flow, math.inf, 0.0, 0.0
         if flow is not None:
             work_s, least_work_s, like = flow.beside_s(lane)
-            if own_s > 0 and processor not in lane.brief_on:  # else others are not woken for it
+            if own_s > 0 and not lane.takes_turns(processor, work_s):  # else none is woken for it
                 others = like - least_work_s / own_s
         now, first_id, sizes = self._state.now, first.id, first.sizes
         row_of, variant, key, span = self._state.estimates.row, served.variant, lane.key, step.span
@@ -373,7 +373,7 @@ class Riders:
         """
         state = self._state
         idle = state.idle()
-        if len(idle) < 2 or processor in lane.brief_on:
+        if len(idle) < 2 or lane.takes_turns(processor, count * lane.seconds.get(processor, 0.0)):
             return []
         taken: set[str] = set(state.neighbours.get(processor, ()))
         found: list[str] = []

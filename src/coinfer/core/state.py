@@ -35,6 +35,9 @@ __all__ = ["State"]
 _MOST_IDLE = 1024
 """Of so many combinations of units in use it is remembered which processors are idle."""
 
+_MUCH_LONGER = 2.0
+"""Runs do not take turns where they take more times what they take where they are fastest."""
+
 _NO_UNITS: frozenset[str] = frozenset()
 
 _new = tuple.__new__
@@ -212,9 +215,9 @@ class State:
         chosen = ways[shown]
         lane.variant, lane.rest, lane.seconds = chosen.variant, chosen.rest, chosen.seconds
         lane.routes, lane.batching, lane.fused = chosen.routes, chosen.batching, chosen.fused
-        lane.brief_on = ()
         lane.row, lane.is_served = None, False
         lane.cheaper = tuple(ways[shown + 1 :])
+        self._note_brief(lane)
         self._mark(lane)
 
     def _can_serve(self, lane: Lane) -> bool:
@@ -250,19 +253,24 @@ class State:
         """Note where a lane's model takes no longer, as measured, than waking another thread.
 
         Twice as long where runs are shared: these are handed over once for two requests or more.
-        Nowhere while something may have to be loaded first, or several variants may serve.
+        Nowhere while something may have to be loaded first, or several variants may serve; nor
+        where it takes much longer than elsewhere.
         """
-        key, wakes = lane.key, self.wakes
+        key, wakes, residency = lane.key, self.wakes, self.residency
         lane.brief_on = ()
         if (
             wakes
-            and not (lane.is_rare or lane.cheaper or self.residency.is_tight)
+            and not (lane.is_rare or lane.cheaper or residency.is_tight or residency.costs)
             and self.units[lane.variant] == 1
         ):
             share = 0.5 if lane.batching is not None or lane.fused else 1.0
             measured = self.estimates.measured(lane.variant, lane.rest, key.batch, key.shape)
-            able = [n for n, seconds in measured.items() if share * seconds <= wakes.get(n, -1.0)]
-            lane.brief_on = tuple(able)
+            most_s = _MUCH_LONGER * min(measured.values(), default=0.0)
+            lane.brief_on = tuple(
+                name
+                for name, seconds in measured.items()
+                if share * seconds <= wakes.get(name, -1.0) and seconds <= most_s
+            )
 
     def _mark(self, lane: Lane) -> None:
         """Update `is_open` and `is_plain`, which select the fast ways to start."""
@@ -485,6 +493,7 @@ class State:
                 lane.variant = lane.key.variant or model
                 self._equip(lane)
             else:
+                self._note_brief(lane)
                 self._mark(lane)
         if was_tight != self.residency.is_tight:
             self.mark_lanes()
@@ -557,6 +566,7 @@ class State:
         self._all_lanes = {k: lane for k, lane in self._all_lanes.items() if k.model != model}
         self._entrances = {k: lane for k, lane in self._entrances.items() if k[0] != model}
         for lane in self._all_lanes.values():
+            self._note_brief(lane)
             self._mark(lane)
         if self.fusions.leave(model):
             self.settle_fused()

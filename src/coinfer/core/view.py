@@ -230,6 +230,11 @@ class View:
             return iter([r for r in everyone if self.lane_of(r) not in self._state.unready])
         return iter(everyone)
 
+    @property
+    def oldest(self) -> Request:
+        """The request that has waited longest, of all queues. Something must wait."""
+        return next(iter(self._state.waiting.values()))
+
     def first(self) -> tuple[Lane, Request]:
         """Return what comes first in the policy's order. Something must wait."""
         lane = _first(self._lanes)
