@@ -14,11 +14,15 @@ pytest.importorskip("uvicorn", reason="the extra `server` is not installed")
 
 from coinfer.model.datatypes import BYTES, DTYPES
 from coinfer.server.access import Tenant
+from coinfer.server.asked import Asked
 from coinfer.server.http.connection import Connection
 from coinfer.server.http.direct import Direct
 from coinfer.server.http.front_end import HttpFrontEnd
 from coinfer.server.raw_tensors import to_raw
+from coinfer.server.request_form import Checked
+from coinfer.server.served_model import served
 from coinfer.server.serving import ServeOptions, Server
+from coinfer.testing.models import tiny_linear
 from server.raw_answer import read_answer
 from server.servers import ECHO, echo, serving, tiny_models
 
@@ -187,4 +191,15 @@ def test_what_is_kept_does_not_grow(server: Server) -> None:
             client.ask("FP32", "FP32", bytes(8), [1, 2], f"X-Any: {number}", x=number)
     assert len(direct.known_heads._found) <= 256
     assert len(direct.known_bodies._found) <= 256
-    assert len(direct.known_answers._heads) <= 256
+    forms = [known.rest[-1] for known in direct.known_bodies._found.values()]
+    assert all(len(form.checked.heads) == 1 for form in forms)
+
+
+def test_heads_of_answers_do_not_grow() -> None:
+    checked = Checked(served("m", tiny_linear().model), Asked(), {})
+    for number in range(100):
+        checked.learn((number,), b"head")
+        assert checked.heads[number,] == b"head"
+    checked.learn((), bytes(10_000))
+    assert () not in checked.heads
+    assert len(checked.heads) <= 8

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from coinfer.server.request_form import RequestForm
+
 __all__ = [
     "NO_PARAMETERS",
     "InferRequest",
@@ -59,6 +61,7 @@ class InferRequest(NamedTuple):
         id: What the client calls the request; it gets that back.
         parameters: Of the request: `priority`, `timeout` and others.
         outputs: The outputs that are wanted; empty: all.
+        form: What it has in common with others that were read; None: it was read alone.
     """
 
     model: str
@@ -67,6 +70,7 @@ class InferRequest(NamedTuple):
     id: str = ""
     parameters: Parameters = NO_PARAMETERS
     outputs: Sequence[Wanted] = ()
+    form: RequestForm | None = None
 
 
 class OutputTensor(NamedTuple):
