@@ -15,11 +15,11 @@ pytest.importorskip("uvicorn", reason="the extra `server` is not installed")
 from coinfer.model.datatypes import BYTES, DTYPES
 from coinfer.server.access import Tenant
 from coinfer.server.asked import Asked
+from coinfer.server.checked import Checked
 from coinfer.server.http.connection import Connection
 from coinfer.server.http.direct import Direct
 from coinfer.server.http.front_end import HttpFrontEnd
 from coinfer.server.raw_tensors import to_raw
-from coinfer.server.request_form import Checked
 from coinfer.server.served_model import served
 from coinfer.server.serving import ServeOptions, Server
 from coinfer.testing.models import tiny_linear

@@ -11,6 +11,7 @@ import numpy as np
 from coinfer.errors import ExecutionError, InputError
 from coinfer.model.datatypes import BYTES, datatype_of
 from coinfer.runtime.future import InferenceFuture
+from coinfer.server.checked import Checked
 from coinfer.server.classification import classified
 from coinfer.server.held_future import HeldFuture
 from coinfer.server.request import (
@@ -21,7 +22,6 @@ from coinfer.server.request import (
     Parameters,
     Wanted,
 )
-from coinfer.server.request_form import Checked
 from coinfer.server.served_model import PLATFORM, ServedModel
 from coinfer.server.shared_memory import SharedMemory
 

@@ -8,14 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from coinfer.server.request_form import RequestForm
-
 __all__ = [
     "NO_PARAMETERS",
     "InferRequest",
     "InferResponse",
     "InputTensor",
     "OutputTensor",
+    "RequestForm",
     "Wanted",
 ]
 
@@ -49,6 +48,22 @@ class Wanted(NamedTuple):
 
     name: str
     parameters: Parameters = NO_PARAMETERS
+
+
+class RequestForm:
+    """What requests have in common that differ in their tensors only.
+
+    Clients that ask again and again send the same fields each time. What the checks of one request
+    found is true for the next, as long as the same version of the model answers.
+
+    Attributes:
+        checked: A `Checked`; None: nothing was found out yet.
+    """
+
+    __slots__ = ("checked",)
+
+    def __init__(self) -> None:
+        self.checked: Any = None
 
 
 class InferRequest(NamedTuple):

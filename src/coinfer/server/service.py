@@ -25,11 +25,11 @@ from coinfer.runtime.engine import Engine
 from coinfer.server.access import Tenant
 from coinfer.server.asked import Asked, asked_of
 from coinfer.server.catalogue import Catalogue
+from coinfer.server.checked import Checked, checked_for
 from coinfer.server.early_refusal import check_in_time
 from coinfer.server.ensembles import Ensembles
 from coinfer.server.inference import EXPLAIN, Inference, check_wanted
 from coinfer.server.request import InferRequest
-from coinfer.server.request_form import Checked
 from coinfer.server.served_model import ServedModel
 from coinfer.server.shared_memory import IS_OFFERED, SharedMemory
 from coinfer.server.status import status_of
@@ -296,7 +296,7 @@ class Service:
         is_leased, explain = True, None
         try:
             form = request.form
-            checked = None if form is None or deadline_s is not None else form.checked_for(served)
+            checked = None if form is None or deadline_s is not None else checked_for(form, served)
             if checked is None:
                 checked = _checked(request, served, memory, deadline_s)
             until_s, priority, on_late = checked.asked

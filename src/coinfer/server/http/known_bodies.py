@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from coinfer.server.http.infer_steps import InferSteps
-from coinfer.server.request import InferRequest, InputTensor
-from coinfer.server.request_form import RequestForm
+from coinfer.server.request import InferRequest, InputTensor, RequestForm
 
 __all__ = ["KnownBodies"]
 
