@@ -30,6 +30,7 @@ LONG = {
     "urgent": ("An urgent network beside heavy ones", [], ["--quick", "--case", "a"]),
     "pinning": ("Pools with a core for each thread", [], ["--quick"]),
     "first_request": ("First requests, warmed up and not", [], ["--quick"]),
+    "turns": ("Brief runs in turns on one core", [], ["--quick"]),
     "awake": ("Cores kept awake", [], ["--quick"]),
     "memory": ("Weights held, loading and loading again", [], ["--quick"]),
     "compression": ("Compressed networks", [], ["--quick"]),

@@ -679,6 +679,24 @@ def test_every_request_is_answered_once_where_models_are_fused(
     run(fields)
 
 
+@pytest.mark.parametrize("budget", [None, 100], ids=["", "memory budget"])
+@pytest.mark.parametrize("fused", [{}, FUSED], ids=["apart", "fused"])
+@pytest.mark.parametrize("policy", ["fcfs", "earliest_finish", "edf"])
+def test_every_request_is_answered_once_where_some_are_brief(
+    policy: str, fused: Mapping[str, object], budget: int | None
+) -> None:
+    waking = [dataclasses.replace(p, wake_s=0.1 if len(p.units) < 2 else 0.0) for p in PROCESSORS]
+    fields = {
+        "policy": policy,
+        "processors": [*waking, *EXPRESS] if fused else waking,
+        "batchings": BATCHINGS if fused else {},
+        "variants": variants(BATCHINGS) if fused else {},
+        "fused": fused,
+        "budget": budget,
+    }
+    run(fields, examples=25)
+
+
 @pytest.mark.parametrize("batchings", [{}, BATCHINGS], ids=["apart", "with riders"])
 @pytest.mark.parametrize("policy", [*policy_names(), *TEST_POLICIES])
 def test_every_request_is_answered_once_where_only_fast_processors_have_a_budget(

@@ -8,7 +8,7 @@ import pytest
 
 from coinfer.core.request import OnLate
 from coinfer.errors import ConfigurationError, ScenarioError
-from coinfer.machine.processor import Processor
+from coinfer.machine.processor import WAKE_S, Processor
 from coinfer.workload.arrivals import Closed, Gamma, Mix, Periodic, Poisson, Trace
 from coinfer.workload.input_spec import ArrayInputs, ImageInputs, RandomInputs
 from coinfer.workload.processor_spec import DefaultProcessors, ProcessorSpec
@@ -126,6 +126,7 @@ def test_described_processors_become_processors() -> None:
         precision="bf16",
         cores=(0, 1),
         options={"A": "1"},
+        wake_s=WAKE_S,
     )
 
 
@@ -143,6 +144,7 @@ def test_a_device_other_than_the_cpu_is_its_own_unit() -> None:
     [spec] = parse_scenario(text).processors
     assert isinstance(spec, ProcessorSpec)
     assert spec.processor().units == {"CUDA:0"}
+    assert spec.processor().wake_s == 0, "nobody measured it there"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from coinfer.core.flow import Flow
 from coinfer.core.lane import Lane
+from coinfer.core.routes import Step
 
 __all__ = ["Backlog"]
 
@@ -39,7 +40,7 @@ class Backlog(NamedTuple):
 
     @classmethod
     def of(
-        cls, flow: Flow | None, lanes: Iterable[Lane], lane: Lane, own_s: float, handover_s: float
+        cls, flow: Flow | None, lanes: Iterable[Lane], lane: Lane, step: Step, handover_s: float
     ) -> Backlog:
         """Return what there is to do beside a request of a lane; endless if nobody watches that.
 
@@ -47,12 +48,15 @@ class Backlog(NamedTuple):
             flow: Watches it.
             lanes: All that have somebody waiting.
             lane: Where the request waits.
-            own_s: What it takes alone, where it would be started.
+            step: Where it would be started, and what it takes there alone.
             handover_s: What handing over a run takes.
         """
+        own_s = step.seconds
         if flow is None or not own_s > 0:
             return cls()
         work_s, _, processors = flow.beside_s(lane)
+        if step.processor in lane.brief_on:
+            processors = 1.0  # no other one is woken for these
         work_s *= (own_s + handover_s) / own_s
         heads = [each.heap[0][2] for each in lanes]
         patience_s = max([head.deadline_s - head.arrival_s for head in heads])

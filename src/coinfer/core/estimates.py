@@ -157,6 +157,11 @@ class Estimates:
                 self._curves[variant].setdefault((span, shape), []).append(row)
         return row
 
+    def measured(self, variant: str, span: Span, batch: int, shape: int = 0) -> Mapping[str, float]:
+        """Return the seconds by processor as they were measured, whatever was observed since."""
+        self.row(variant, span, batch, shape)
+        return self._measured[variant, span, batch, shape]
+
     def expected_s(
         self, variant: str, processor: str, span: Span, batch: int, shape: int = 0
     ) -> float | None:

@@ -84,6 +84,8 @@ class Lane:
         fused: The fused variants that may serve its head together with those of other lanes.
         shares: Whether its requests may share executions at all, by either.
         model: Name of their model.
+        brief_on: Processors on which its model takes so little that another thread is not worth
+            waking for it, by what was measured. The state keeps it.
         row: Of a model of one unit, `seconds` to be corrected by what is observed; None of others,
             and where the variant is open.
         rest: The span from their position to the model's end.
@@ -110,6 +112,7 @@ class Lane:
     routes: Routes | None = field(default=None, init=False)
     batching: Batching | None = field(default=None, init=False)
     fused: tuple[Fused, ...] = field(default=(), init=False)
+    brief_on: tuple[str, ...] = field(default=(), init=False)
     shares: bool = field(default=False, init=False)
     cheaper: tuple[Lane, ...] = field(default=(), init=False)
     heap: list[tuple[Any, int, Request]] = field(default_factory=list, init=False)

@@ -165,7 +165,7 @@ class Riders:
             if (_MOST_APART * own_s + handover_s) * lanes < seconds + handover_s:
                 continue
             if backlog is None:
-                backlog = Backlog.of(self.flow, state.lanes, lane, own_s, handover_s)
+                backlog = Backlog.of(self.flow, state.lanes, lane, step, handover_s)
             is_too_much = backlog.is_too_much
             if own_s <= left_s < seconds and not (is_too_much and first.on_late is OnLate.RUN):
                 continue
@@ -256,7 +256,7 @@ class Riders:
 
     def _idle_beside(self, lane: Lane, processor: str, waiting: Sequence[Lane]) -> dict[str, float]:
         """Return when what is dealt out to each idle processor beside one is done there; 0 yet."""
-        if len(self._state.idle()) < 2:
+        if processor in lane.brief_on or len(self._state.idle()) < 2:
             return {}
         count = len(lane) + sum(map(len, waiting))
         return dict.fromkeys(self._others(lane, processor, count), 0.0)
@@ -274,7 +274,8 @@ class Riders:
         flow, work_s, least_work_s, others = self.flow, math.inf, 0.0, 0.0
         if flow is not None:
             work_s, least_work_s, like = flow.beside_s(lane)
-            others = like - least_work_s / own_s if own_s > 0 else 0.0
+            if own_s > 0 and processor not in lane.brief_on:  # else others are not woken for it
+                others = like - least_work_s / own_s
         now, first_id, sizes = self._state.now, first.id, first.sizes
         row_of, variant, key, span = self._state.estimates.row, served.variant, lane.key, step.span
         chosen: list[Request] = []
@@ -372,7 +373,7 @@ class Riders:
         """
         state = self._state
         idle = state.idle()
-        if len(idle) < 2:
+        if len(idle) < 2 or processor in lane.brief_on:
             return []
         taken: set[str] = set(state.neighbours.get(processor, ()))
         found: list[str] = []

@@ -56,6 +56,7 @@ class State:
         preempting: The same while something runs there or was held up and still runs; None else.
         units_of: Compute units by processor; none for an express one.
         widths: Number of compute units by processor.
+        wakes: Seconds that it takes to wake another thread, by ordinary processor where it matters.
         variants: By loaded model, the names of its variants, the most accurate first: the original,
             which has the name of the model.
         uses: When a variant serves, of those that are no original.
@@ -98,6 +99,7 @@ class State:
     preempting: ExpressProcessors | None = field(default=None, init=False)
     units_of: Mapping[str, frozenset[str]] = field(init=False)
     widths: Mapping[str, int] = field(init=False)
+    wakes: Mapping[str, float] = field(init=False)
     variants: dict[str, tuple[str, ...]] = field(default_factory=dict, init=False)
     uses: dict[str, Use] = field(default_factory=dict, init=False)
     units: dict[str, int] = field(default_factory=dict, init=False)
@@ -147,6 +149,7 @@ class State:
         plain = ordinary(self.machine)
         self.processors = {p.name: p for p in plain}
         self.in_service = dict(self.processors)
+        self.wakes = {p.name: p.wake_s for p in plain if p.wake_s > 0}
         units = sorted(_NO_UNITS.union(*self.units_of.values()))
         places = {unit: at for at, unit in enumerate(units)}
         self.bits_of = {
@@ -209,6 +212,7 @@ class State:
         chosen = ways[shown]
         lane.variant, lane.rest, lane.seconds = chosen.variant, chosen.rest, chosen.seconds
         lane.routes, lane.batching, lane.fused = chosen.routes, chosen.batching, chosen.fused
+        lane.brief_on = ()
         lane.row, lane.is_served = None, False
         lane.cheaper = tuple(ways[shown + 1 :])
         self._mark(lane)
@@ -226,6 +230,7 @@ class State:
         lane.fused = self.fused_of(lane) if self.fusions.of else ()
         lane.routes = lane.row = None
         lane.is_served, lane.cheaper = False, ()
+        self._note_brief(lane)
         if units == 1:
             lane.seconds = lane.row = self.estimates.row(variant, lane.rest, batch, shape)
         elif position >= units:  # the model was replaced by one of fewer units
@@ -240,6 +245,24 @@ class State:
             lane.is_plain, lane.shares = False, lane.batching is not None
             return  # whether it is open has not changed
         self._mark(lane)
+
+    def _note_brief(self, lane: Lane) -> None:
+        """Note where a lane's model takes no longer, as measured, than waking another thread.
+
+        Twice as long where runs are shared: these are handed over once for two requests or more.
+        Nowhere while something may have to be loaded first, or several variants may serve.
+        """
+        key, wakes = lane.key, self.wakes
+        lane.brief_on = ()
+        if (
+            wakes
+            and not (lane.is_rare or lane.cheaper or self.residency.is_tight)
+            and self.units[lane.variant] == 1
+        ):
+            share = 0.5 if lane.batching is not None or lane.fused else 1.0
+            measured = self.estimates.measured(lane.variant, lane.rest, key.batch, key.shape)
+            able = [n for n, seconds in measured.items() if share * seconds <= wakes.get(n, -1.0)]
+            lane.brief_on = tuple(able)
 
     def _mark(self, lane: Lane) -> None:
         """Update `is_open` and `is_plain`, which select the fast ways to start."""
@@ -485,6 +508,7 @@ class State:
             self.residency.retire(name)
         for lane in self._all_lanes.values():
             lane.fused = self.fused_of(lane)
+            self._note_brief(lane)
             self._mark(lane)
 
     def fused_of(self, lane: Lane) -> tuple[Fused, ...]:
@@ -554,6 +578,7 @@ class State:
         """Look at all lanes anew: whether all that can be loaded is loaded has changed."""
         self._reroute()
         for lane in self._all_lanes.values():
+            self._note_brief(lane)
             self._mark(lane)
 
     def idle(self) -> tuple[str, ...]:

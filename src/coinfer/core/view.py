@@ -37,9 +37,10 @@ class View:
 
     Attributes:
         now: The moment, in the engine's seconds.
+        wakes: Whether handing a run to another thread takes time that is known.
     """
 
-    __slots__ = ("_idle", "_lanes", "_riders", "_state", "now")
+    __slots__ = ("_idle", "_lanes", "_riders", "_state", "now", "wakes")
 
     def __init__(self, state: State, riders: Riders) -> None:
         self._state = state
@@ -47,6 +48,7 @@ class View:
         self._lanes = state.lanes
         self._idle: Callable[[], Sequence[str]] = state.idle
         self.now = -math.inf
+        self.wakes = bool(state.wakes)
 
     @property
     def preempts(self) -> bool:
@@ -520,6 +522,14 @@ class View:
         if state.preempting is None or not state.preempting.running:
             return state.running.values()
         return [e for n, e in state.running.items() if n not in state.preempting.running]
+
+    def brief_runs(self) -> Iterator[Execution]:
+        """Iterate over the executions of models that are brief where they run (`Lane.brief_on`)."""
+        requests = self._state.requests
+        for execution in self.running():
+            first = requests.get(execution.requests[0].id)
+            if first is not None and execution.processor in first.lane.brief_on:
+                yield execution
 
     def is_running(self, execution_id: int) -> bool:
         """Tell whether an execution runs, on whatever processor."""

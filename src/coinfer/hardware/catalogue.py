@@ -21,7 +21,7 @@ from coinfer.backends.registry import check_devices
 from coinfer.hardware.cores import Cores, find_cores
 from coinfer.hardware.installed import installed
 from coinfer.machine.core_groups import core_groups
-from coinfer.machine.processor import Processor
+from coinfer.machine.processor import WAKE_S, Processor
 
 __all__ = ["default_processors"]
 
@@ -135,6 +135,7 @@ def _processors(
             precision=precision,
             cores=numbers if cores.pinnable else (),
             spread=spread,
+            wake_s=WAKE_S,
         )
 
 

@@ -30,6 +30,7 @@ class ProcessorData(_Data):
     unsupported_ops: frozenset[str] = frozenset()
     overlays: frozenset[str] = frozenset()
     spread: str = ""
+    wake_s: NonNegativeFloat = 0.0
 
 
 class ContentionData(_Data):

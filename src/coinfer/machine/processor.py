@@ -7,11 +7,15 @@ from dataclasses import dataclass, field
 
 from coinfer.errors import ConfigurationError, UnknownNameError
 
-__all__ = ["LEFT_SHARE", "Processor", "named", "ordinary", "overlaid_units", "twins"]
+__all__ = ["LEFT_SHARE", "WAKE_S", "Processor", "named", "ordinary", "overlaid_units", "twins"]
 
 LEFT_SHARE = 15 / (15 + 1024)
 """Share of a core that a thread of niceness 19 gets beside one of 0: the weights of Linux's fair
 scheduler (`sched_prio_to_weight` in kernel/sched/core.c)."""
+
+WAKE_S = 30e-6
+"""Seconds of a run below which two threads of an interpreter do less than one alone: they wait for
+each other at both ends of every run. `benchmarks/turns.py` measures it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +42,8 @@ class Processor:
         spread: What tells its cores from as many others: their kind, and how many caches or NUMA
             nodes they are spread over (`Topology.spread`). Processors that differ in nothing but
             name, units and cores are alike: models take equally long on them.
+        wake_s: Seconds that it takes to have another thread do something: what runs no longer than
+            this is not worth waking one for. 0: not known, or no matter.
 
     >>> Processor(name="cpu0", backend="null", units=frozenset({"core0"})).excludes(
     ...     Processor(name="all", backend="null", units=frozenset({"core0", "core1"})))
@@ -56,6 +62,7 @@ class Processor:
     unsupported_ops: frozenset[str] = frozenset()
     overlays: frozenset[str] = frozenset()
     spread: str = ""
+    wake_s: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself.
@@ -104,6 +111,7 @@ class Processor:
             self.threads,
             len(self.units),
             self.spread,
+            self.wake_s,
             bool(self.cores),
             bool(self.overlays),
             tuple(sorted(self.options.items())),

@@ -53,9 +53,11 @@ from coinfer.policies.crowding import Crowding
 from coinfer.policies.late_requests import LateRequests
 from coinfer.policies.one_by_one import OneByOne, look_again_s
 from coinfer.policies.rivals import Rivals
+from coinfer.policies.turns import Turns
 
 __all__ = ["EarliestFinish"]
 
+_INF = math.inf
 _DROP = OnLate.DROP
 _new = tuple.__new__
 """Makes what every start needs: half the price of calling the class of a named tuple."""
@@ -89,6 +91,7 @@ class EarliestFinish(OneByOne):
     _late: LateRequests = field(init=False, repr=False, compare=False)
     _late_due_s: dict[int, float] = field(init=False, repr=False, compare=False)
     _in_system: float = field(default=1.0, init=False, repr=False, compare=False)
+    _turns: Turns = field(default_factory=Turns, init=False, repr=False, compare=False)
     _view: View | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -132,18 +135,20 @@ class EarliestFinish(OneByOne):
 
     def place(self, view: View, lane: Lane, request: Request) -> str | None:
         """Give a lone request to where it finishes first, if that is free now."""
-        foresight = self._foresight
-        if request.deadline_s < math.inf or (
-            view.now <= foresight.until_s and foresight.is_needed(view)
+        if request.deadline_s < _INF or (
+            view.now <= self._foresight.until_s and self._foresight.is_needed(view)
         ):
             return None  # it may be hopeless, or make others late
         self._view = view
-        seconds, rivals = view.offered_s(lane), round(self._in_system)
+        if view.wakes and lane.brief_on:
+            return self._turns.place(view, lane)
+        seconds = view.offered_s(lane)
         if view.alike:
             name, _, _ = best_among_alike(
                 view, seconds, math.inf, 1, None, self._crowding, None, view.used
             )
             return name if name and view.is_idle(name) else None
+        rivals = round(self._in_system)
         if rivals < 2 and not view.running():
             return min(seconds, key=seconds.__getitem__, default=None)
         stall = self._stall(view)
@@ -163,6 +168,13 @@ class EarliestFinish(OneByOne):
             return None
         now, free_at = view.now, view.units_free_at()
         self._view = view
+        turn: str | None = None
+        if view.wakes:
+            found = self._turns.next(view)
+            if isinstance(found, WaitUntil):
+                return found
+            if found is not None:
+                turn, unclaimed = found, {found}
         riders: Collection[Request] = _NOBODY
         late = self._late_due_s
         if late:
@@ -195,6 +207,8 @@ class EarliestFinish(OneByOne):
             coming = forecast
             if coming is not None and self._urgency_s(request) <= now:
                 coming = None
+            if turn is not None:
+                first_s = {turn: first_s[turn]}
             peers = beside and beside.of(request)
             name, _ = best_among_all(
                 processors, first_s, due_s, now, free_at, max(waiting, rivals), coming, peers, stall
@@ -219,6 +233,8 @@ class EarliestFinish(OneByOne):
                 seconds = seconds_of[lane] = view.offered_s(lane, held)
             if lane.ready_s:
                 seconds = view.waited_s(lane, seconds, free_at)
+            if turn is not None:
+                seconds = {turn: seconds[turn]}
             due_s, urgency_s = request.deadline_s, self._urgency_s(request)
             coming = forecast if urgency_s > now else None
             peers = beside and beside.of(request)
@@ -263,6 +279,9 @@ class EarliestFinish(OneByOne):
         self._view = view
         if self._late_due_s and (kept := self._late.kept(view)) is not None:
             return kept
+        turn = self._turns.next(view) if view.wakes and view.idle() else None
+        if isinstance(turn, WaitUntil):
+            return turn
         now, used = view.now, view.used
         waiting = view.n_waiting
         foresight = self._foresight
@@ -287,6 +306,8 @@ class EarliestFinish(OneByOne):
             if lane.ready_s:
                 free_at = view.units_free_at() if free_at is None else free_at
                 seconds = view.waited_s(lane, seconds, free_at)
+            if turn is not None:
+                seconds = {turn: seconds[turn]}
             due_s = request.deadline_s
             urgency_s = self._urgency_s(request)
             foreseen = forecast if urgency_s > now else None

@@ -25,7 +25,7 @@ from coinfer.documents.fields import (
     raise_all,
     wrong,
 )
-from coinfer.machine.processor import Processor
+from coinfer.machine.processor import WAKE_S, Processor
 
 __all__ = ["DefaultProcessors", "PrecisionSpec", "Preempt", "ProcessorSpec", "Processors"]
 
@@ -115,6 +115,7 @@ class ProcessorSpec(Section):
             supported_ops=frozenset(self.supported_ops),
             unsupported_ops=frozenset(self.unsupported_ops),
             overlays=frozenset(self.overlays),
+            wake_s=WAKE_S if self.device == "CPU" else 0.0,
         )
 
 
