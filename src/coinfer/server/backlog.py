@@ -7,7 +7,7 @@ divides by how many executions ran at a time. It is an estimate and decides noth
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from coinfer.core.commands import Abandon, Command, Execution, Reply, Run
 from coinfer.core.events import Arrived, Event, Failed, Finished, ProcessorLost
@@ -115,11 +115,13 @@ class Backlog:
         execution = self._running.pop(number, None)
         if execution is None:
             return
-        requests, costs = execution.requests, self._costs
-        models = (
-            {request.model for request in requests} if len(requests) > 1 else (execution.model,)
-        )
-        share_s = service_s / len(requests)
+        requests = execution.requests
+        if len(requests) == 1:  # nearly always
+            models: Collection[str] = (requests[0].model,)
+        else:
+            models = {request.model for request in requests}
+            service_s /= len(requests)
+        costs = self._costs
         for model in models:
             old = costs.get(model)
-            costs[model] = share_s if old is None else old + _WEIGHT * (share_s - old)
+            costs[model] = service_s if old is None else old + _WEIGHT * (service_s - old)

@@ -63,6 +63,12 @@ class Connection(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
         super().connection_lost(exc)
+        # These know this connection: nothing is left for the garbage collector, which would keep
+        # others waiting. uvicorn's own cycle forgets it once the application returns.
+        self._timer = None
+        self.parser = cast(Any, None)
+        if type(cast(object, self.cycle)) is DirectCycle:
+            self.cycle = cast(Any, None)
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, unless it is too much."""
