@@ -1,6 +1,6 @@
 """What a server keeps at twice its capacity: requests with deadlines, refused early or not.
 
-    python benchmarks/serving_overload.py [--quick] [--service-ms 20]
+    python benchmarks/serving_overload.py [--quick] [--rounds 9] [--service-ms 20]
 
 The null backend sleeps for the time of a run on each of two processors, so capacity is known: it is
 measured in the same round by as many requests as fit, without deadlines. Then requests come evenly
@@ -56,9 +56,10 @@ def main() -> int:
     """Measure and print; the exit status is 1 if a requirement is missed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="one short round, no claims")
+    parser.add_argument("--rounds", type=int, default=LEAST_ROUNDS)
     parser.add_argument("--service-ms", type=float, default=20.0)
     given = parser.parse_args()
-    rounds, load_s = (1, 1.0) if given.quick else (LEAST_ROUNDS, 4.0)
+    rounds, load_s = (1, 1.0) if given.quick else (given.rounds, 4.0)
     console, found = new_console(), {True: list[Found](), False: list[Found]()}
     print_environment(console)
     with OtherWork() as other:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import socket
 import time
 from collections.abc import Iterator
+from weakref import ref
 
 import pytest
 
 from coinfer.backends.null import NullBackend
+from coinfer.server.http.front_end import HttpFrontEnd
 from coinfer.server.limits import ServerLimits
 from coinfer.server.serving import ServeOptions, Server
 from coinfer.testing.models import tiny_linear
-from server.servers import echo, serving
+from server.servers import echo, serving, until
 
 MODELS = {"linear": tiny_linear().model, "echo": echo("UINT8")}
 INFER = b"POST /v2/models/linear/infer HTTP/1.1\r\nHost: x\r\n"
@@ -43,6 +46,39 @@ def said(server: Server, *sent: bytes) -> bytes:
         except ConnectionError:
             pass
         return found
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        LIVE,
+        INFER[:-9],
+        INFER + b"Content-Length: 9\r\n\r\n{",
+        INFER + b"Content-Length: 2\r\n\r\n{}",
+        b"no HTTP\r\n\r\n",
+    ],
+)
+def test_nothing_of_a_closed_connection_waits_for_the_collector(sent: bytes) -> None:
+    with serving(MODELS) as server:
+        front_ends = server._front_ends
+        assert front_ends is not None
+        [http] = [each for each in front_ends._front_ends if isinstance(each, HttpFrontEnd)]
+        assert http._server is not None
+        connections = http._server.server_state.connections
+        gc.collect()
+        gc.disable()
+        try:
+            with connected(server) as client:
+                until(lambda: len(connections) == 1)
+                made = [ref(each) for each in connections]
+                client.sendall(sent)
+                if sent in (LIVE, INFER + b"Content-Length: 2\r\n\r\n{}"):
+                    assert client.recv(1 << 16)
+            until(lambda: not connections)
+            until(lambda: made[0]() is None)
+        finally:
+            gc.enable()
 
 
 def test_a_connection_on_which_nothing_is_asked_is_closed(hasty: Server) -> None:

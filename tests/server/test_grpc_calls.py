@@ -313,7 +313,7 @@ def test_another_grpcio_is_used_by_its_own_server(monkeypatch: pytest.MonkeyPatc
 
 def said(request: InferRequest) -> tuple[Any, ...]:
     arrays = [(n, t, a.dtype, a.shape, a.tolist()) for n, t, a in request.inputs]
-    return (*request[:1], arrays, *request[2:])
+    return (*request[:1], arrays, *request[2:-1])  # the form is not of the message
 
 
 @given(

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
+from multiprocessing.shared_memory import SharedMemory
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -14,11 +17,16 @@ pytest.importorskip("uvicorn", reason="the extra `server` is not installed")
 
 from coinfer.model.datatypes import BYTES, DTYPES
 from coinfer.server.access import Tenant
+from coinfer.server.asked import Asked
+from coinfer.server.checked import Checked
 from coinfer.server.http.connection import Connection
 from coinfer.server.http.direct import Direct
 from coinfer.server.http.front_end import HttpFrontEnd
 from coinfer.server.raw_tensors import to_raw
+from coinfer.server.served_model import served
 from coinfer.server.serving import ServeOptions, Server
+from coinfer.server.shared_memory import IS_OFFERED
+from coinfer.testing.models import tiny_linear
 from server.raw_answer import read_answer
 from server.servers import ECHO, echo, serving, tiny_models
 
@@ -168,6 +176,53 @@ def test_a_model_that_is_gone_is_not_found_though_its_head_is_known() -> None:
         assert client.ask("m", "FP32", bytes(8), [1, 2])[0] == 404
 
 
+def test_a_version_that_takes_over_is_checked_and_told_anew() -> None:
+    with serving({"m": echo("FP32")}) as server, Client(server) as client:
+        for _ in range(3):
+            assert client.ask("m", "FP32", bytes(8), [1, 2])[1]["model_version"] == "1"
+        catalogue = server.service.catalogue
+        second = replace(catalogue.find("m"), version="2")
+        catalogue.replace("m", [second])
+        for _ in range(3):
+            assert client.ask("m", "FP32", bytes(8), [1, 2])[1]["model_version"] == "2"
+        catalogue.replace("m", [replace(second, outputs=(), most_batch=1)])
+        outputs = [{"name": "y"}]
+        assert client.ask("m", "FP32", bytes(8), [1, 2], outputs=outputs)[0] == 400
+        assert client.ask("m", "FP32", bytes(16), [2, 2])[0] == 413
+
+
+def test_classes_are_those_of_each_request(server: Server) -> None:
+    outputs = [{"name": "y", "parameters": {"classification": 1, "binary_data": True}}]
+    with Client(server) as client:
+        for number in (0, 1, 0):
+            raw = np.eye(2, dtype=np.float32)[number].tobytes()
+            status, _, found = client.ask("FP32", "FP32", raw, [1, 2], outputs=outputs)
+            assert (status, found[4:]) == (200, b"1.000000:%d" % number)
+
+
+@pytest.mark.skipif(not IS_OFFERED, reason="no shared memory here")
+def test_a_place_in_shared_memory_is_looked_for_each_time(server: Server) -> None:
+    memory = server.service.shared_memory
+    assert memory is not None
+    outputs = [
+        {"name": "y", "parameters": {"shared_memory_region": "r", "shared_memory_byte_size": 8}}
+    ]
+    name = f"coinfer-test-{uuid4().hex}"
+    region = SharedMemory(name, create=True, size=8)
+    try:
+        with Client(server) as client:
+            for number in (1, 2, 3):
+                memory.register("r", f"/{name}", 0, 8)
+                raw = np.full(2, number, np.float32).tobytes()
+                assert client.ask("FP32", "FP32", raw, [1, 2], outputs=outputs)[0] == 200
+                assert bytes(region.buf[:8]) == raw
+                memory.unregister("r")
+                assert client.ask("FP32", "FP32", raw, [1, 2], outputs=outputs)[0] != 200
+    finally:
+        region.close()
+        region.unlink()
+
+
 def test_no_token_is_kept_and_each_request_needs_one(known: list[bool]) -> None:
     options = ServeOptions(http=0, tenants=[Tenant("a", TOKEN)])
     with serving({"m": echo("FP32")}, options=options) as server, Client(server) as client:
@@ -187,4 +242,15 @@ def test_what_is_kept_does_not_grow(server: Server) -> None:
             client.ask("FP32", "FP32", bytes(8), [1, 2], f"X-Any: {number}", x=number)
     assert len(direct.known_heads._found) <= 256
     assert len(direct.known_bodies._found) <= 256
-    assert len(direct.known_answers._heads) <= 256
+    forms = [known.rest[-1] for known in direct.known_bodies._found.values()]
+    assert all(len(form.checked.heads) == 1 for form in forms)
+
+
+def test_heads_of_answers_do_not_grow() -> None:
+    checked = Checked(served("m", tiny_linear().model), Asked(), {})
+    for number in range(100):
+        checked.learn((number,), b"head")
+        assert checked.heads[number,] == b"head"
+    checked.learn((), bytes(10_000))
+    assert () not in checked.heads
+    assert len(checked.heads) <= 8

@@ -114,11 +114,7 @@ class Access:
 
     def __init__(self, tenants: Iterable[Tenant] = ()) -> None:
         self._tenants = tuple(tenants)
-
-    @property
-    def is_open(self) -> bool:
-        """Whether everybody may ask."""
-        return not self._tenants
+        self.is_open = not self._tenants
 
     def check(self, authorization: str) -> Tenant | None:
         """See whether a client may ask.

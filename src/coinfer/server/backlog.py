@@ -7,7 +7,7 @@ divides by how many executions ran at a time. It is an estimate and decides noth
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from coinfer.core.commands import Abandon, Command, Execution, Reply, Run
 from coinfer.core.events import Arrived, Event, Failed, Finished, ProcessorLost
@@ -34,12 +34,16 @@ class Backlog:
     """
 
     def __init__(self) -> None:
-        self.n_waiting = 0
-        self._waiting: dict[int, Request] = {}
+        self._waiting: dict[int, tuple[str, int]] = {}
         self._running: dict[int, Execution] = {}
         self._counts: dict[tuple[str, int], int] = {}
         self._costs: dict[str, float] = {}
         self._parallel = 1.0
+
+    @property
+    def n_waiting(self) -> int:
+        """Requests that wait; any thread may ask."""
+        return len(self._waiting)
 
     def observe(self, event: Event, commands: Sequence[Command], now: float) -> None:  # noqa: ARG002
         """Note a step of the core."""
@@ -59,12 +63,18 @@ class Backlog:
         elif kind is ProcessorLost:
             lost = event.processor  # type: ignore[union-attr]
             self._running = {n: e for n, e in self._running.items() if e.processor != lost}
+        waiting = self._waiting
         for command in commands:
             of = type(command)
             if of is Run:
-                self._began(command.execution)  # type: ignore[union-attr]
+                execution = command.execution  # type: ignore[union-attr]
+                for request in execution.requests:
+                    if request.id in waiting:
+                        self._leave(request)
+                self._note_run(execution)
             elif of is Reply:
-                self._leave(command.request)  # type: ignore[union-attr]
+                if command.request.id in waiting:  # type: ignore[union-attr]
+                    self._leave(command.request)  # type: ignore[union-attr]
             elif of is Abandon:
                 self._running.pop(command.execution.id, None)  # type: ignore[union-attr]
 
@@ -85,26 +95,16 @@ class Backlog:
         return ahead_s / self._parallel
 
     def _wait(self, request: Request) -> None:
-        self._waiting[request.id] = request
-        key = (request.model, request.priority)
+        self._waiting[request.id] = key = (request.model, request.priority)
         self._counts[key] = self._counts.get(key, 0) + 1
-        self.n_waiting += 1
 
     def _leave(self, request: Request) -> None:
-        if self._waiting.pop(request.id, None) is None:
-            return
-        key = (request.model, request.priority)
+        key = self._waiting.pop(request.id)
         left = self._counts[key] - 1
         if left:
             self._counts[key] = left
         else:
             del self._counts[key]
-        self.n_waiting -= 1
-
-    def _began(self, execution: Execution) -> None:
-        for request in execution.requests:
-            self._leave(request)
-        self._note_run(execution)
 
     def _note_run(self, execution: Execution) -> None:
         self._running[execution.id] = execution
@@ -117,11 +117,11 @@ class Backlog:
             return
         requests = execution.requests
         if len(requests) == 1:  # nearly always
-            self._note_cost(requests[0].model, service_s)
-            return
-        for model in {request.model for request in requests}:
-            self._note_cost(model, service_s / len(requests))
-
-    def _note_cost(self, model: str, share_s: float) -> None:
-        old = self._costs.get(model)
-        self._costs[model] = share_s if old is None else old + _WEIGHT * (share_s - old)
+            models: Collection[str] = (requests[0].model,)
+        else:
+            models = {request.model for request in requests}
+            service_s /= len(requests)
+        costs = self._costs
+        for model in models:
+            old = costs.get(model)
+            costs[model] = service_s if old is None else old + _WEIGHT * (service_s - old)

@@ -11,6 +11,7 @@ import numpy as np
 from coinfer.errors import ExecutionError, InputError
 from coinfer.model.datatypes import BYTES, datatype_of
 from coinfer.runtime.future import InferenceFuture
+from coinfer.server.checked import Checked
 from coinfer.server.classification import classified
 from coinfer.server.held_future import HeldFuture
 from coinfer.server.request import (
@@ -39,23 +40,25 @@ class Inference:
     Attributes:
         future: The engine's, or an ensemble's; its callbacks run on their threads.
         request: What was asked.
+        checked: What was found out about requests of its form.
         served: The version of the model that answers.
         explain: Says why it went where it went, once it is answered; None: nobody asked.
     """
 
-    __slots__ = ("_memory", "explain", "future", "request", "served")
+    __slots__ = ("_memory", "checked", "explain", "future", "request", "served")
 
     def __init__(
         self,
         future: Future[dict[str, Any]],
         request: InferRequest,
-        served: ServedModel,
+        checked: Checked,
         memory: SharedMemory,
         explain: Callable[[], str] | None = None,
     ) -> None:
         self.future = future
         self.request = request
-        self.served = served
+        self.checked = checked
+        self.served = checked.served
         self.explain = explain
         self._memory = memory
 
@@ -79,6 +82,23 @@ class Inference:
         """Say that nobody wants the answer any more."""
         self.future.cancel()
 
+    def arrays(self, timeout_s: float | None = 0.0) -> Mapping[str, np.ndarray[Any, Any]]:
+        """Return all outputs as the engine has them.
+
+        Args:
+            timeout_s: How long to wait if they are not there yet; None: as long as it takes.
+
+        Raises:
+            InputError: no library runs the model with such sizes or values.
+            CoinferError: the request failed, was dropped or refused.
+            CancelledError: it was cancelled.
+            TimeoutError: they are not there yet.
+        """
+        try:
+            return self.future.result(timeout_s)
+        except ExecutionError as error:
+            raise (self._refusal(error) or error) from error.__cause__
+
     def response(self, timeout_s: float | None = 0.0) -> InferResponse:
         """Return the answer; outputs that are wanted there are written into shared memory.
 
@@ -86,16 +106,12 @@ class Inference:
             timeout_s: How long to wait if it is not there yet; None: as long as it takes.
 
         Raises:
-            InputError: no library runs the model with such sizes or values.
-            CoinferError: the request failed, was dropped or refused.
+            CoinferError: as of `arrays`.
             CancelledError: it was cancelled.
             TimeoutError: it is not there yet.
         """
         request, served = self.request, self.served
-        try:
-            arrays = self.future.result(timeout_s)
-        except ExecutionError as error:
-            raise (self._refusal(error) or error) from error.__cause__
+        arrays = self.arrays(timeout_s)
         if not request.outputs:
             outputs = [_plain(name, array) for name, array in arrays.items()]
         else:

@@ -14,6 +14,7 @@ __all__ = [
     "InferResponse",
     "InputTensor",
     "OutputTensor",
+    "RequestForm",
     "Wanted",
 ]
 
@@ -49,6 +50,22 @@ class Wanted(NamedTuple):
     parameters: Parameters = NO_PARAMETERS
 
 
+class RequestForm:
+    """What requests have in common that differ in their tensors only.
+
+    Clients that ask again and again send the same fields each time. What the checks of one request
+    found is true for the next, as long as the same version of the model answers.
+
+    Attributes:
+        checked: A `Checked`; None: nothing was found out yet.
+    """
+
+    __slots__ = ("checked",)
+
+    def __init__(self) -> None:
+        self.checked: Any = None
+
+
 class InferRequest(NamedTuple):
     """One inference that a client asks for.
 
@@ -59,6 +76,7 @@ class InferRequest(NamedTuple):
         id: What the client calls the request; it gets that back.
         parameters: Of the request: `priority`, `timeout` and others.
         outputs: The outputs that are wanted; empty: all.
+        form: What it has in common with others that were read; None: it was read alone.
     """
 
     model: str
@@ -67,6 +85,7 @@ class InferRequest(NamedTuple):
     id: str = ""
     parameters: Parameters = NO_PARAMETERS
     outputs: Sequence[Wanted] = ()
+    form: RequestForm | None = None
 
 
 class OutputTensor(NamedTuple):

@@ -28,15 +28,7 @@ class Held:
         Raises:
             RejectedError: there is no room now.
         """
-        room = self._room
-        if room.held_bytes + n_bytes > room.most_bytes:
-            error = RejectedError(
-                f"requests under way hold {format_bytes(room.held_bytes)} of "
-                f"{format_bytes(room.most_bytes)}, which leaves no room for this one now"
-            )
-            error.retry_after_s = _RETRY_AFTER_S
-            raise error
-        room.held_bytes += n_bytes
+        self._room.take(n_bytes)
         self.n_bytes += n_bytes
 
     def give_back(self) -> None:
@@ -64,6 +56,22 @@ class Room:
     def __init__(self, most_bytes: int) -> None:
         self.most_bytes = most_bytes
         self.held_bytes = 0
+
+    def take(self, n_bytes: int) -> None:
+        """Hold more; whoever takes takes them off `held_bytes` again.
+
+        Raises:
+            RejectedError: there is no room now.
+        """
+        held_bytes = self.held_bytes + n_bytes
+        if held_bytes > self.most_bytes:
+            error = RejectedError(
+                f"requests under way hold {format_bytes(self.held_bytes)} of "
+                f"{format_bytes(self.most_bytes)}, which leaves no room for this one now"
+            )
+            error.retry_after_s = _RETRY_AFTER_S
+            raise error
+        self.held_bytes = held_bytes
 
     @contextmanager
     def holding(self) -> Iterator[Held]:

@@ -25,6 +25,7 @@ from coinfer.runtime.engine import Engine
 from coinfer.server.access import Tenant
 from coinfer.server.asked import Asked, asked_of
 from coinfer.server.catalogue import Catalogue
+from coinfer.server.checked import Checked, checked_for
 from coinfer.server.early_refusal import check_in_time
 from coinfer.server.ensembles import Ensembles
 from coinfer.server.inference import EXPLAIN, Inference, check_wanted
@@ -36,6 +37,8 @@ from coinfer.server.tenant_queue import TenantQueue
 from coinfer.server.watch import Watch
 
 __all__ = ["Control", "Service"]
+
+_DROP = OnLate.DROP
 
 _EXTENSIONS = (
     "classification",
@@ -290,38 +293,28 @@ class Service:
         """
         engine, memory = self._taken(), self.shared_memory or self._no_memory
         served = self._lease(request.model, request.version)
-        tenants, is_leased = self.tenants, True
+        is_leased, explain = True, None
         try:
-            asked = asked_of(served, request.parameters, deadline_s)
-            arrays = {tensor.name: tensor.array for tensor in request.inputs}
-            if len(arrays) != len(request.inputs):
-                raise InputError("two inputs of the request have the same name; each needs its own")
-            if served.most_batch:
-                _check_batch(served, request)
-            seen: set[str] = set()
-            for wanted in request.outputs:
-                check_wanted(wanted, served, memory, seen)
-            if asked.deadline_s is not None and asked.on_late is OnLate.DROP:
-                self._check_in_time(served, asked.deadline_s, asked.priority, tenant)
-            ensemble = self.ensembles.of(served)
-            if ensemble is None:
-                begin: Callable[..., Future[Any]] = partial(engine.submit, served.engine_name)
+            form = request.form
+            checked = None if form is None or deadline_s is not None else checked_for(form, served)
+            if checked is None:
+                checked = _checked(request, served, memory, deadline_s)
+            until_s, priority, on_late = checked.asked
+            if until_s is not None and on_late is _DROP:
+                self._check_in_time(served, until_s, priority, tenant)
+            arrays = {name: array for name, _, array in request.inputs}
+            name = served.engine_name
+            is_plain = self.ensembles.of(served) is None and not request.parameters.get(EXPLAIN)
+            if is_plain and self.tenants is None:  # nearly always
+                future: Future[Any] = engine.submit(
+                    name, arrays, deadline_s=until_s, priority=priority, on_late=on_late
+                )
             else:
-                begin = partial(self.ensembles.submit, ensemble, served)
-            submit: Callable[..., Future[Any]] = partial(
-                begin,
-                arrays,
-                deadline_s=asked.deadline_s,
-                priority=asked.priority,
-                on_late=asked.on_late if asked.deadline_s is not None else OnLate.RUN,
-            )
-            explain: Callable[[], str] | None = None
-            if request.parameters.get(EXPLAIN):
-                submit, explain = self.watch.explaining(engine, submit)
-            if tenants is not None:
-                submit = self._in_turn(tenants, tenant, served, submit, asked)
-                is_leased = False  # until the engine has it
-            future = submit()
+                submit, explain = self._submitter(engine, request, arrays, checked)
+                if self.tenants is not None:
+                    submit = self._in_turn(self.tenants, tenant, served, submit, checked.asked)
+                    is_leased = False  # until the engine has it
+                future = submit()
         except Exception as error:
             status = status_of(error)
             self.statistics.refused(served.engine_name, status.reason, status.text)
@@ -329,7 +322,7 @@ class Service:
         finally:
             if is_leased:
                 self._release(served)
-        return Inference(future, request, served, memory, explain)
+        return Inference(future, request, checked, memory, explain)
 
     def submit(self, name: str, inputs: Tensors, **terms: Any) -> Future[Any]:
         """Submit the request of a stage of an ensemble to the newest version of a model.
@@ -353,6 +346,31 @@ class Service:
         finally:
             self._release(served)
 
+    def _submitter(
+        self,
+        engine: Engine,
+        request: InferRequest,
+        arrays: Tensors,
+        checked: Checked,
+    ) -> tuple[Callable[..., Future[Any]], Callable[[], str] | None]:
+        """Return what submits a request that is not a plain one, and what explains it if wanted."""
+        served, asked, _ = checked
+        ensemble = self.ensembles.of(served)
+        if ensemble is None:
+            begin: Callable[..., Future[Any]] = partial(engine.submit, served.engine_name)
+        else:
+            begin = partial(self.ensembles.submit, ensemble, served)
+        submit: Callable[..., Future[Any]] = partial(
+            begin,
+            arrays,
+            deadline_s=asked.deadline_s,
+            priority=asked.priority,
+            on_late=asked.on_late,
+        )
+        if request.parameters.get(EXPLAIN):
+            return self.watch.explaining(engine, submit)
+        return submit, None
+
     def _in_turn(
         self,
         tenants: TenantQueue,
@@ -369,7 +387,7 @@ class Service:
             lambda due_s: submit(due_s=due_s),
             deadline_s=asked.deadline_s,
             priority=asked.priority,
-            is_dropped=asked.deadline_s is not None and asked.on_late is OnLate.DROP,
+            is_dropped=asked.on_late is _DROP,
             left=partial(self._release, served),
         )
 
@@ -438,6 +456,33 @@ class Service:
     def _release(self, served: ServedModel) -> None:
         with self._taking:
             self._submitting[served.engine_name] -= 1
+
+
+def _checked(
+    request: InferRequest, served: ServedModel, memory: SharedMemory, deadline_s: float | None
+) -> Checked:
+    """Check what can be checked before a request is submitted.
+
+    Raises:
+        CoinferError: it is refused.
+    """
+    asked = asked_of(served, request.parameters, deadline_s)
+    if asked.deadline_s is None:
+        asked = asked._replace(on_late=OnLate.RUN)
+    names = {name for name, _, _ in request.inputs}
+    if len(names) != len(request.inputs):
+        raise InputError("two inputs of the request have the same name; each needs its own")
+    if served.most_batch:
+        _check_batch(served, request)
+    seen: set[str] = set()
+    is_lasting = deadline_s is None
+    for wanted in request.outputs:
+        check_wanted(wanted, served, memory, seen)
+        is_lasting = is_lasting and "shared_memory_region" not in wanted.parameters
+    checked = Checked(served, asked, {})
+    if request.form is not None and is_lasting:  # else it may be otherwise the next time
+        request.form.checked = checked
+    return checked
 
 
 def _check_batch(served: ServedModel, request: InferRequest) -> None:

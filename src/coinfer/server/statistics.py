@@ -37,14 +37,12 @@ class ModelStatistics:
     Attributes:
         completed: Requests answered with a result.
         total_s: From the moment they came to the answer.
-        queue_s: Until they began to run, of the same.
-        run_s: From then to the answer.
         failures: Requests answered with an error, by Triton's word for the kind.
         refused: Those of them that the engine never got, because too much waited or ended.
         failed_s: From the moment they came to the error.
         samples: In the completed requests.
         executions: Runs that started.
-        batches: By samples in a run: how many, and their seconds.
+        batches: By samples in a run: how many requests, and their seconds from its begin.
         last_s: When the last was answered, in seconds since 1970; 0: none was.
         late: Of an ensemble, completed requests that were answered after their deadline.
         dropped: Of an ensemble, failures because the deadline passed before a stage.
@@ -53,8 +51,6 @@ class ModelStatistics:
 
     completed: int = 0
     total_s: float = 0.0
-    queue_s: float = 0.0
-    run_s: float = 0.0
     failures: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     refused: int = 0
     failed_s: float = 0.0
@@ -65,6 +61,16 @@ class ModelStatistics:
     late: int = 0
     dropped: int = 0
     latencies_s: deque[float] = field(default_factory=partial(deque[float], maxlen=LAST))
+
+    @property
+    def run_s(self) -> float:
+        """Seconds of the completed requests from when they began to run to the answer."""
+        return sum(seconds for _, seconds in list(self.batches.values()))
+
+    @property
+    def queue_s(self) -> float:
+        """Seconds of the completed requests until they began to run."""
+        return max(0.0, self.total_s - self.run_s) if self.batches else 0.0
 
     @property
     def failed(self) -> int:
@@ -144,11 +150,12 @@ class Statistics:
             kind = type(command)
             if kind is Run:
                 execution = command.execution  # type: ignore[union-attr]
-                batch = execution.batch
+                requests = execution.requests
+                batch = requests[0].batch if len(requests) == 1 else execution.batch
                 if execution.span.first == 0:
-                    self.models[execution.requests[0].model].executions += 1
+                    self.models[requests[0].model].executions += 1
                 started, moment = self._started, (now, batch)
-                for request in execution.requests:
+                for request in requests:
                     started.setdefault(request.id, moment)
             elif kind is Reply:
                 self._answered(command, now)  # type: ignore[arg-type]
@@ -210,30 +217,28 @@ class Statistics:
             self.last_misses.append((model, time.time(), why))
 
     def _answered(self, reply: Reply, now: float) -> None:
-        request, found = reply.request, self.models[reply.request.model]
+        request, outcome, reason = reply
+        found = self.models[request.model]
         started = self._started.pop(request.id, None)
         began_s, batch = started or (now, request.batch)
         if self.times is not None:
             moment = None if started is None else began_s
             self.times.add(request.id, Times(request.arrival_s, moment, now))
         found.last_s = time.time()
-        if reply.outcome is _COMPLETED:
-            run_s = now - began_s
+        if outcome is _COMPLETED:
             found.completed += 1
             found.samples += request.batch
             found.total_s += now - request.arrival_s
-            found.queue_s += max(0.0, began_s - request.arrival_s)
-            found.run_s += run_s
             of_size = found.batches.get(batch)
             if of_size is None:
                 of_size = found.batches[batch] = [0, 0.0]
             of_size[0] += 1
-            of_size[1] += run_s
+            of_size[1] += now - began_s
             return
-        found.failures[_KINDS[reply.outcome]] += 1
+        found.failures[_KINDS[outcome]] += 1
         found.failed_s += now - request.arrival_s
-        if reply.outcome is not Outcome.CANCELLED:
-            self.last_misses.append((request.model, time.time(), reply.reason))
+        if outcome is not Outcome.CANCELLED:
+            self.last_misses.append((request.model, time.time(), reason))
 
 
 _KINDS = {

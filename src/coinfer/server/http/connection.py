@@ -63,23 +63,29 @@ class Connection(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
         super().connection_lost(exc)
+        # These know this connection: nothing is left for the garbage collector, which would keep
+        # others waiting. uvicorn's own cycle forgets it once the application returns.
+        self._timer = None
+        self.parser = cast(Any, None)
+        if type(cast(object, self.cycle)) is DirectCycle:
+            self.cycle = cast(Any, None)
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, unless it is too much."""
         if self.transport.is_closing():
             return
-        if self._is_answered_early:
-            self._unread_bytes += len(data)
-            if self._unread_bytes > _MOST_UNREAD_BYTES:
-                self.transport.abort()
-                return
-        before = cast("RequestResponseCycle | None", self.cycle)
-        # Whether the parser is between two requests, and what is asked before is answered.
-        is_free = not self._is_begun and (
-            before is None or (before.response_complete and not before.more_body)
-        )
-        if is_free and not self.flow.write_paused and self._take_known(data):
-            return
+        before: Any = self.cycle
+        is_free = False
+        if before is None or before.response_complete:
+            if before is not None and before.more_body:  # it was answered early
+                self._unread_bytes += len(data)
+                if self._unread_bytes > _MOST_UNREAD_BYTES:
+                    self.transport.abort()
+                    return
+            elif not self._is_begun:  # the parser is between two requests
+                is_free = True
+                if not self.flow.write_paused and self._take_known(data):
+                    return
         self._head_bytes += len(data)
         super().data_received(data)
         cycle: object = self.cycle
@@ -97,13 +103,13 @@ class Connection(HttpToolsProtocol):
 
     def _take_known(self, data: bytes) -> bool:
         """Answer one whole request whose head is known, without the parser; False: it is not so."""
-        direct = self._direct.known(data, self.transport.write, self._end)
+        direct: Any = self._direct.known(data, self)
         if direct is None:
             return False
         self._unset_keepalive_if_required()
         self._head_bytes = self._body_bytes = 0
-        self.cycle = cast(Any, direct)
-        direct.set()
+        self.cycle = direct
+        direct.begin()
         return True
 
     def on_message_begin(self) -> None:
@@ -122,8 +128,7 @@ class Connection(HttpToolsProtocol):
         if (cycle is None or cycle.response_complete) and not self.flow.write_paused:
             parser = self.parser
             if parser.get_method() == b"POST" and parser.get_http_version() == "1.1":
-                write, end = self.transport.write, self._end
-                direct = self._direct.cycle(self.url, self.headers, write, end)
+                direct = self._direct.cycle(self.url, self.headers, self)
                 if direct is not None:
                     direct.keep_alive = parser.should_keep_alive()
                     self.cycle = cast(Any, direct)
@@ -146,7 +151,7 @@ class Connection(HttpToolsProtocol):
             self.cycle.body += direct.body
             self.cycle.message_event.set()
 
-    def _end(self, keep_alive: bool) -> None:
+    def end(self, *, keep_alive: bool) -> None:
         """Note that a request was answered directly."""
         if not keep_alive:
             self.transport.close()
@@ -166,7 +171,8 @@ class Connection(HttpToolsProtocol):
             return
         # As uvicorn does, but for its timer of idle connections: `_look` closes them.
         self.server_state.total_requests += 1
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
 
     @property
     def _is_answered_early(self) -> bool:

@@ -8,21 +8,21 @@ Checks, limits and answers are the same, by `InferSteps`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from concurrent.futures import Executor
 from functools import partial
+from typing import Any, Protocol
 
-from coinfer.errors import ClosedError
+from coinfer.errors import ClosedError, CoinferError
 from coinfer.server.handover import Handover
-from coinfer.server.http.infer_steps import InferSteps, Sent, refusal, text_of
-from coinfer.server.http.known_answers import KnownAnswers
+from coinfer.server.http.infer_steps import InferSteps, refusal, text_of
+from coinfer.server.http.known_answers import known_answer, learn_answer
 from coinfer.server.http.known_bodies import KnownBodies
-from coinfer.server.http.known_heads import KnownHeads
+from coinfer.server.http.known_heads import Head, KnownHeads
 from coinfer.server.http.reply import Reply, head_of
 from coinfer.server.http.sending import JOINED_BYTES, QUICK_BYTES
 from coinfer.server.inference import Inference
 from coinfer.server.limits import ServerLimits
-from coinfer.server.room import Held, Room
+from coinfer.server.room import Room
 from coinfer.server.status import CLIENT_GONE
 from coinfer.server.telemetry.record import RequestRecord
 from coinfer.server.telemetry.recorder import Recorder
@@ -35,7 +35,15 @@ _MOST_BYTES = 16 * 1024
 _START, _END, _VERSIONS = b"/v2/models/", b"/infer", "versions"
 _NOT_HERE = (b"expect", b"upgrade", b"transfer-encoding", b"content-encoding")
 
-Write = Callable[[bytes | bytearray | memoryview], object]
+
+class Line(Protocol):
+    """The connection that a request came by."""
+
+    transport: Any
+
+    def end(self, *, keep_alive: bool) -> None:
+        """Note that the request is answered."""
+        ...
 
 
 class Direct:
@@ -53,7 +61,6 @@ class Direct:
         under_way: What waits for its answer.
         known_heads: What needs not be parsed again.
         known_bodies: Reads bodies.
-        known_answers: Writes binary answers.
     """
 
     def __init__(
@@ -73,19 +80,15 @@ class Direct:
         self.under_way: set[DirectCycle] = set()
         self.known_heads = KnownHeads()
         self.known_bodies = KnownBodies(steps)
-        self.known_answers = KnownAnswers()
         self._most_bytes = min(_MOST_BYTES, limits.body_bytes)
 
-    def cycle(
-        self, url: bytes, sent: list[tuple[bytes, bytes]], write: Write, end: Callable[[bool], None]
-    ) -> DirectCycle | None:
+    def cycle(self, url: bytes, sent: list[tuple[bytes, bytes]], line: Line) -> DirectCycle | None:
         """Return what answers a request by POST, whose body comes next; None: ASGI is to.
 
         Args:
             url: As the client sent it.
             sent: Its headers.
-            write: Sends bytes to the client.
-            end: Called once all are sent, with whether the connection is kept.
+            line: By which it came.
         """
         if not url.startswith(_START) or not url.endswith(_END) or b"%" in url or b"?" in url:
             return None
@@ -102,20 +105,20 @@ class Direct:
         try:
             match url.decode("ascii").split("/")[3:]:
                 case [model, "infer"]:
-                    return DirectCycle(self, model, "", headers, write, end)
+                    return DirectCycle(self, Head(model, "", headers), line)
                 case [model, "versions", version, "infer"]:
-                    return DirectCycle(self, model, version, headers, write, end)
+                    return DirectCycle(self, Head(model, version, headers), line)
         except UnicodeDecodeError:
             return None
         return None
 
-    def known(self, data: bytes, write: Write, end: Callable[[bool], None]) -> DirectCycle | None:
+    def known(self, data: bytes, line: Line) -> DirectCycle | None:
         """Return what answers one whole request whose head is known; None: it is to be parsed."""
-        found = self.known_heads.find(data)
-        if found is None:
+        head = self.known_heads.find(data)
+        if head is None:
             return None
-        cycle = DirectCycle(self, found.model, found.version, found.headers, write, end)
-        cycle.body = data[found.n_bytes :]
+        cycle = DirectCycle(self, head, line)
+        cycle.body = data[head.n_bytes :]
         cycle.more_body = False
         return cycle
 
@@ -138,14 +141,12 @@ class DirectCycle:
 
     __slots__ = (
         "_direct",
-        "_end",
-        "_headers",
-        "_held",
+        "_has_begun",
+        "_head",
         "_inference",
-        "_model",
+        "_line",
+        "_n_held",
         "_record",
-        "_version",
-        "_write",
         "body",
         "disconnected",
         "keep_alive",
@@ -153,24 +154,14 @@ class DirectCycle:
         "response_complete",
     )
 
-    def __init__(
-        self,
-        direct: Direct,
-        model: str,
-        version: str,
-        headers: Sent,
-        write: Write,
-        end: Callable[[bool], None],
-    ) -> None:
+    def __init__(self, direct: Direct, head: Head, line: Line) -> None:
         self.body = b""
-        self.more_body = True
-        self.disconnected = self.response_complete = False
-        self.keep_alive = True
+        self.more_body = self.keep_alive = True
+        self.disconnected = self.response_complete = self._has_begun = False
         self._direct = direct
-        self._model, self._version = model, version
-        self._headers = headers
-        self._write, self._end = write, end
-        self._held: Held | None = None
+        self._head = head
+        self._line = line
+        self._n_held = 0
         self._inference: Inference | None = None
         self._record: RequestRecord | None = None
 
@@ -183,12 +174,16 @@ class DirectCycle:
         """See what changed: all of the body is there, or the client went."""
         if self.disconnected:
             self._leave()
-        elif not self.more_body and self._held is None:
-            self._begin()
+        elif not self.more_body and not self._has_begun:
+            self.begin()
 
     def learn(self, data: bytes) -> None:
         """Keep the head of this request, which came in these bytes alone."""
-        self._direct.known_heads.learn(data, self._model, self._version, self._headers)
+        try:
+            header_length = self._direct.steps.header_length(self._head.headers)
+        except CoinferError:
+            return  # it was refused
+        self._direct.known_heads.learn(data, self._head, header_length)
 
     def give_up(self) -> None:
         """Answer that the server waits no longer."""
@@ -198,24 +193,25 @@ class DirectCycle:
         self.keep_alive = False
         self._send(refusal(error, self._record))
 
-    def _begin(self) -> None:
-        """Hand the request to the engine."""
-        direct, headers, body = self._direct, self._headers, self.body
-        steps, recorder = direct.steps, direct.recorder
-        record = None
-        if recorder is not None:
-            parent, state = text_of(headers, b"traceparent"), text_of(headers, b"tracestate")
-            record = self._record = recorder.begin("http", "infer", parent, state)
-            record.model, record.version = self._model, self._version
-        held = self._held = Held(direct.room)
+    def begin(self) -> None:
+        """Hand the request to the engine: all of it is there."""
+        direct, body = self._direct, self.body
+        model, version, headers, n_head_bytes, _, length = self._head
+        self._has_begun = True
+        steps, record = direct.steps, None
+        if direct.recorder is not None:
+            record = self._record = self._recorded(direct.recorder)
         direct.under_way.add(self)
         try:
             tenant = steps.tenant(headers, record)
             if tenant is not None:
                 tenant.take()
-            length = steps.header_length(headers)
-            held.take(len(body))
-            request = direct.known_bodies.parse(self._model, self._version, body, length)
+            if not n_head_bytes:
+                length = steps.header_length(headers)
+            n_bytes = len(body)
+            direct.room.take(n_bytes)
+            self._n_held = n_bytes
+            request = direct.known_bodies.parse(model, version, body, length)
             self._inference = inference = steps.submit(request, headers, record, tenant)
             self.body = b""
         except Exception as error:  # noqa: BLE001 - whatever it is, a client gets an answer
@@ -228,29 +224,29 @@ class DirectCycle:
         inference = self._inference
         if self.response_complete or self.disconnected or inference is None:
             return
-        whole: bytes | None = None
         try:
-            response = inference.response()
-            size = 0
-            for output in response.outputs:
-                if output.array is not None:
-                    size += output.array.nbytes
-            if size <= JOINED_BYTES and self.keep_alive and inference.explain is None:
-                whole = self._direct.known_answers.whole(inference.request, response)
-            if whole is None:
-                write = partial(self._direct.steps.write, inference, response, self._headers)
-                if size > QUICK_BYTES:
-                    loop = asyncio.get_running_loop()
-                    loop.run_in_executor(self._direct.aside, write).add_done_callback(self._written)
-                    return
-                reply = write()
+            whole = known_answer(inference) if self.keep_alive else None
+            reply = self._reply(inference) if whole is None else None
         except Exception as error:  # noqa: BLE001 - whatever it is, a client gets an answer
             whole, reply = None, refusal(error, self._record)
-        if whole is None:
-            self._send(reply)
-        else:
-            self._write(whole)
+        if whole is not None:
+            self._line.transport.write(whole)
             self._sent(200)
+        elif reply is not None:
+            self._send(reply)
+
+    def _reply(self, inference: Inference) -> Reply | None:
+        """Write an answer that is not known; None: it is long, and is written aside."""
+        response = inference.response()
+        write = partial(self._direct.steps.write, inference, response, self._head.headers)
+        size = sum(each.array.nbytes for each in response.outputs if each.array is not None)
+        if size > QUICK_BYTES:
+            loop = asyncio.get_running_loop()
+            loop.run_in_executor(self._direct.aside, write).add_done_callback(self._written)
+            return None
+        reply = write()
+        learn_answer(inference, response, reply)
+        return reply
 
     def _written(self, writing: asyncio.Future[Reply]) -> None:
         """Send what was written aside."""
@@ -266,13 +262,13 @@ class DirectCycle:
 
     def _send(self, reply: Reply) -> None:
         status, _, parts = reply
-        head = head_of(reply, keep_alive=self.keep_alive)
+        head, write = head_of(reply, keep_alive=self.keep_alive), self._line.transport.write
         if sum(map(len, parts)) <= JOINED_BYTES:
-            self._write(b"".join((head, *parts)))
+            write(b"".join((head, *parts)))
         else:
-            self._write(head)
+            write(head)
             for part in parts:
-                self._write(part)
+                write(part)
         self._sent(status)
 
     def _sent(self, status: int) -> None:
@@ -280,7 +276,7 @@ class DirectCycle:
         if self._record is not None:
             self._record.status = status
         self._forget()
-        self._end(self.keep_alive)
+        self._line.end(keep_alive=self.keep_alive)
 
     def _leave(self) -> None:
         """Cancel a request whose client went."""
@@ -290,12 +286,19 @@ class DirectCycle:
             self._record.fail(CLIENT_GONE, CLIENT_GONE.http)
         self._forget()
 
+    def _recorded(self, recorder: Recorder) -> RequestRecord:
+        head = self._head
+        parent, state = (text_of(head.headers, name) for name in (b"traceparent", b"tracestate"))
+        record = recorder.begin("http", "infer", parent, state)
+        record.model, record.version = head.model, head.version
+        return record
+
     def _forget(self) -> None:
-        direct, held = self._direct, self._held
+        direct = self._direct
         self._inference = None  # its callbacks know this cycle: nothing is left for the collector
         direct.under_way.discard(self)
-        if held is not None:
-            held.give_back()
+        direct.room.held_bytes -= self._n_held
+        self._n_held = 0
         record, self._record = self._record, None
         if record is not None and direct.recorder is not None:
             direct.recorder.end(record)

@@ -1,54 +1,53 @@
-"""KnownAnswers: the heads of binary answers that were written before, to be sent again as they are.
+"""Known answers: binary answers whose heads were written before are sent with these heads again.
 
-Answers of a model with the same shapes differ in their tensors only.
+Answers to requests of one form with the same shapes differ in their tensors only.
 """
 
 from __future__ import annotations
 
-from coinfer.model.datatypes import BYTES
-from coinfer.server.http.infer_answer import write_infer
-from coinfer.server.http.reply import head_of
-from coinfer.server.raw_tensors import to_raw
-from coinfer.server.request import InferRequest, InferResponse
+from coinfer.server.http.reply import Reply, head_of
+from coinfer.server.http.sending import JOINED_BYTES
+from coinfer.server.inference import Inference
+from coinfer.server.request import InferResponse
 
-__all__ = ["KnownAnswers"]
-
-_MOST = 256
-"""So many are kept; then all are forgotten, and those that still come are kept again."""
+__all__ = ["known_answer", "learn_answer"]
 
 
-class KnownAnswers:
-    """Writes small answers whose outputs are all binary. For the thread of an event loop."""
+def known_answer(inference: Inference) -> bytes | None:
+    """Return all bytes of a small answer; None: it is of another kind, and `write_infer` is to.
 
-    __slots__ = ("_heads",)
+    Raises:
+        CoinferError: as of `Inference.arrays`.
+        CancelledError: it was cancelled.
+    """
+    heads = inference.checked.heads
+    if not heads or inference.explain is not None:
+        return None
+    arrays, outputs = inference.arrays(), inference.request.outputs
+    if outputs:
+        arrays = {name: arrays[name] for name, _ in outputs}
+    key: list[object] = []
+    for name, array in arrays.items():
+        key += (name, array.dtype, array.shape)
+    head = heads.get(tuple(key))
+    if head is None:
+        return None
+    return b"".join([head, *[array.tobytes() for array in arrays.values()]])
 
-    def __init__(self) -> None:
-        self._heads: dict[tuple[object, ...], bytes] = {}
 
-    def whole(self, request: InferRequest, response: InferResponse) -> bytes | None:
-        """Return all bytes of an answer; None: it is of another kind, and `write_infer` is to."""
-        model, version, identity, outputs, parameters = response
-        if identity or parameters:
-            return None
-        by_default = request.parameters.get("binary_data_output") is True
-        if not by_default and not request.outputs:
-            return None
-        for _, wanted in request.outputs:
-            if wanted.get("binary_data", by_default) is not True:
-                return None
-        key: list[object] = [model, version]
-        parts: list[bytes | bytearray | memoryview] = [b""]
-        for name, datatype, shape, array, said in outputs:
-            if array is None or said or datatype == BYTES:
-                return None
-            key += (name, datatype, shape)
-            parts.append(to_raw(array))
-        of = tuple(key)
-        head = self._heads.get(of)
-        if head is None:
-            if len(self._heads) >= _MOST:
-                self._heads.clear()
-            reply = write_infer(request, response)
-            head = self._heads[of] = head_of(reply, keep_alive=True) + bytes(reply.parts[0])
-        parts[0] = head
-        return b"".join(parts)
+def learn_answer(inference: Inference, response: InferResponse, reply: Reply) -> None:
+    """Keep the head of a small answer whose outputs are all binary, and what the model made."""
+    size = sum(map(len, reply.parts))
+    if inference.request.form is None or inference.explain is not None or size > JOINED_BYTES:
+        return
+    if len(reply.parts) != 1 + len(response.outputs):
+        return
+    arrays = inference.arrays()
+    key: list[object] = []
+    for name, _, shape, array, said in response.outputs:
+        if array is None or said or array is not arrays[name]:
+            return
+        if array.dtype.kind in "OUS" or array.dtype.byteorder == ">":
+            return
+        key += (name, array.dtype, shape)
+    inference.checked.learn(tuple(key), head_of(reply, keep_alive=True) + bytes(reply.parts[0]))

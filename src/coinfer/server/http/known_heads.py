@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from coinfer.server.http.infer_steps import Sent
 
-__all__ = ["KnownHead", "KnownHeads"]
+__all__ = ["Head", "KnownHeads"]
 
 _MOST_BYTES = 2048
 """Of a head that is kept."""
@@ -22,22 +22,24 @@ _OF_ONE_REQUEST = (b"traceparent", b"tracestate", b"x-request-id")
 _SECRET = (b"authorization", b"proxy-authorization", b"cookie")
 
 
-class KnownHead(NamedTuple):
-    """What was read of a head.
+class Head(NamedTuple):
+    """What was read of the head of a request for an inference.
 
     Attributes:
         model: Named by its path.
         version: Named by its path; empty: none is.
         headers: The headers.
-        n_bytes: Of the head.
-        n_body_bytes: Of the body, as the head says.
+        n_bytes: Of the head, if it is kept; 0: the parser read it.
+        n_body_bytes: Of the body, as the head says, if it is kept.
+        header_length: Bytes of the body that are JSON, if the head is kept; None: all.
     """
 
     model: str
     version: str
     headers: Sent
-    n_bytes: int
-    n_body_bytes: int
+    n_bytes: int = 0
+    n_body_bytes: int = 0
+    header_length: int | None = None
 
 
 class KnownHeads:
@@ -45,7 +47,7 @@ class KnownHeads:
 
     >>> known = KnownHeads()
     >>> head = b"POST /v2/models/m/infer HTTP/1.1\r\nContent-Length: 2\r\n\r\n"
-    >>> known.learn(head + b"{}", "m", "", {b"content-length": b"2"})
+    >>> known.learn(head + b"{}", Head("m", "", {b"content-length": b"2"}), None)
     >>> known.find(head + b"[]").model, known.find(head + b"[") is None
     ('m', True)
     """
@@ -53,9 +55,9 @@ class KnownHeads:
     __slots__ = ("_found",)
 
     def __init__(self) -> None:
-        self._found: dict[bytes, KnownHead] = {}
+        self._found: dict[bytes, Head] = {}
 
-    def find(self, data: bytes) -> KnownHead | None:
+    def find(self, data: bytes) -> Head | None:
         """Return what is known of the head of one whole request; None: nothing."""
         end = data.find(_END, 0, _MOST_BYTES) + 4
         found = self._found.get(data[:end])
@@ -63,22 +65,22 @@ class KnownHeads:
             return None
         return found
 
-    def learn(self, data: bytes, model: str, version: str, headers: Sent) -> None:
+    def learn(self, data: bytes, head: Head, header_length: int | None) -> None:
         """Keep the head of a request that came alone and as a whole, unless it is of that only.
 
         Args:
             data: All of its bytes; if they are anything else, nothing is kept.
-            model: As it was read.
-            version: As it was read.
-            headers: As they were read; the body has the length that they say.
+            head: As it was read; the body has the length that its headers say.
+            header_length: Bytes of the body that are JSON; None: all.
         """
         end = data.find(_END, 0, _MOST_BYTES) + 4
         # Where the parser found another end, that and the length do not add up.
-        if end < len(_END) or end + (length := int(headers[b"content-length"])) != len(data):
+        length = int(head.headers[b"content-length"])
+        if end < len(_END) or end + length != len(data):
             return
         for name in (*_OF_ONE_REQUEST, *_SECRET):
-            if name in headers:
+            if name in head.headers:
                 return
         if len(self._found) >= _MOST:
             self._found.clear()
-        self._found[data[:end]] = KnownHead(model, version, headers, end, length)
+        self._found[data[:end]] = Head(*head[:3], end, length, header_length)
