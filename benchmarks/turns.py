@@ -4,10 +4,10 @@
 
 M perceptrons of three dense layers of one width, on two cores. Each round asks all of them at once
 and waits for all answers. Engines that differ in nothing but `Processor.wake_s` take turns: no run
-is brief, or every run is. Each without sharing runs, with fused runs, and with M requests of one
-of the models that may share runs. Ratios above 1 say that turns are faster, as
-`coinfer.metrics.paired` has them. `coinfer.machine.processor.WAKE_S` is where they cross without
-sharing; shared, turns win longer, for what waits for its turn goes together.
+is brief, or every run is. Each with fused runs, and with M requests of one of the models, which
+may share runs. Ratios above 1 say that turns are faster, as `coinfer.metrics.paired` has them.
+`coinfer.machine.processor.WAKE_S` is where they cross. For runs that are not shared there are no
+turns: `apart` shows what these take.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Way(NamedTuple):
     """How engines differ.
 
     Attributes:
-        wake_s: Of the processors: below twice that a shared run is brief.
+        wake_s: Of the processors: below that a run that may be shared is brief.
         fuse: Whether runs of several models may be one.
         batch: Whether requests of one model may share a run: then all are of the first model.
     """
@@ -52,7 +52,6 @@ class Way(NamedTuple):
 NONE, ALL = 0.0, 1.0
 WAYS = {
     "apart": Way(NONE),
-    "apart, turns": Way(ALL),
     "fused": Way(NONE, fuse="auto"),
     "fused, turns": Way(ALL, fuse="auto"),
     "batched": Way(NONE, batch="auto"),

@@ -17,7 +17,7 @@ from coinfer.machine.variant_use import Use
 from coinfer.policies import make_policy
 from coinfer.testing.machine import VirtualMachine, processors, profile
 
-WAKE_S = 30e-6
+WAKE_S = 50e-6
 CORES = ("cpu0", "cpu1", "cpu2")
 MANY = tuple(f"cpu{number}" for number in range(40))
 
@@ -31,7 +31,9 @@ def machine(
     everyone: list[Processor] | None = None,
     **fields: object,
 ) -> VirtualMachine:
+    """Build a machine; by default requests may share runs, though each is one of its own."""
     everyone = cores("cpu0", "cpu1") if everyone is None else everyone
+    fields = {"batchings": dict.fromkeys(seconds, Batching(1)), **fields}
     return VirtualMachine(everyone, make_policy("earliest_finish"), seconds, **fields)  # type: ignore[arg-type]
 
 
@@ -62,6 +64,13 @@ def test_longer_runs_do_not(names: tuple[str, ...]) -> None:
         found.submit()
     found.run()
     assert len({*places(found)}) == min(4, len(names))
+
+
+def test_what_may_not_share_a_run_gains_nothing_by_turns() -> None:
+    found = machine({"m": everywhere(20e-6)}, batchings={})
+    found.submit()
+    found.submit()
+    assert {*places(found)} == {"cpu0", "cpu1"}
 
 
 def test_where_waking_takes_no_time_that_is_known_they_do_not_either() -> None:
@@ -280,7 +289,9 @@ def test_so_much_that_shared_runs_would_last_long_is_dealt_out() -> None:
 
 
 def test_a_cheaper_variant_that_alone_may_serve_is_brief_whatever_is_looked_at_anew() -> None:
-    cheap = LoadedVariant("m@int8", 0.1, Use.ALWAYS, 1, profile("m@int8", everywhere(20e-6)))
+    cheap = LoadedVariant(
+        "m@int8", 0.1, Use.ALWAYS, 1, profile("m@int8", everywhere(20e-6)), (), {}, Batching(1)
+    )
     found = machine({"m": everywhere(1.0)}, variants={"m": (cheap,)})
     found.submit()
     found.submit()

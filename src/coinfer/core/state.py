@@ -252,24 +252,24 @@ class State:
     def _note_brief(self, lane: Lane) -> None:
         """Note where a lane's model takes no longer, as measured, than waking another thread.
 
-        Twice as long where runs are shared: these are handed over once for two requests or more.
-        Nowhere while something may have to be loaded first, or several variants may serve; nor
-        where it takes much longer than elsewhere.
+        Where its requests may share runs: alone, runs gain nothing by turns. Nowhere while
+        something may have to be loaded first, or several variants may serve; nor where it takes
+        much longer than elsewhere.
         """
         key, wakes, residency = lane.key, self.wakes, self.residency
         lane.brief_on = ()
         if (
             wakes
+            and (lane.batching is not None or lane.fused)
             and not (lane.is_rare or lane.cheaper or residency.is_tight or residency.costs)
             and self.units[lane.variant] == 1
         ):
-            share = 0.5 if lane.batching is not None or lane.fused else 1.0
             measured = self.estimates.measured(lane.variant, lane.rest, key.batch, key.shape)
             most_s = _MUCH_LONGER * min(measured.values(), default=0.0)
             lane.brief_on = tuple(
                 name
                 for name, seconds in measured.items()
-                if share * seconds <= wakes.get(name, -1.0) and seconds <= most_s
+                if seconds <= wakes.get(name, -1.0) and seconds <= most_s
             )
 
     def _mark(self, lane: Lane) -> None:

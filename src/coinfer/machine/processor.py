@@ -13,9 +13,9 @@ LEFT_SHARE = 15 / (15 + 1024)
 """Share of a core that a thread of niceness 19 gets beside one of 0: the weights of Linux's fair
 scheduler (`sched_prio_to_weight` in kernel/sched/core.c)."""
 
-WAKE_S = 30e-6
-"""Seconds of a run below which two threads of an interpreter do less than one alone: they wait for
-each other at both ends of every run. `benchmarks/turns.py` measures it."""
+WAKE_S = 60e-6
+"""Seconds of a run below which two threads of an interpreter do less than one alone where requests
+share runs: they wait for each other at both ends. `benchmarks/turns.py` measures it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +42,9 @@ class Processor:
         spread: What tells its cores from as many others: their kind, and how many caches or NUMA
             nodes they are spread over (`Topology.spread`). Processors that differ in nothing but
             name, units and cores are alike: models take equally long on them.
-        wake_s: Seconds that it takes to have another thread do something: what runs no longer than
-            this is not worth waking one for. 0: not known, or no matter.
+        wake_s: Seconds that it takes to have another thread do something: for requests that may
+            share runs and take no longer than this, none is worth waking. 0: not known, or no
+            matter.
 
     >>> Processor(name="cpu0", backend="null", units=frozenset({"core0"})).excludes(
     ...     Processor(name="all", backend="null", units=frozenset({"core0", "core1"})))

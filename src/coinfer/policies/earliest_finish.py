@@ -170,7 +170,7 @@ class EarliestFinish(OneByOne):
         self._view = view
         turn: str | None = None
         if view.wakes:
-            found = self._turns.next(view)
+            found = self._turns.next(view, with_deadlines=self._late.has_deadlines)
             if isinstance(found, WaitUntil):
                 return found
             if found is not None:
@@ -279,7 +279,11 @@ class EarliestFinish(OneByOne):
         self._view = view
         if self._late_due_s and (kept := self._late.kept(view)) is not None:
             return kept
-        turn = self._turns.next(view) if view.wakes and view.idle() else None
+        turn = (
+            self._turns.next(view, with_deadlines=self._late.has_deadlines)
+            if view.wakes and view.idle()
+            else None
+        )
         if isinstance(turn, WaitUntil):
             return turn
         now, used = view.now, view.used
