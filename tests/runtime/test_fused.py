@@ -63,11 +63,19 @@ class Watch:
 class Gate:
     """A session that waits before it runs, or fails, as the test wants."""
 
-    def __init__(self, session: Session, gate: threading.Event, broken: list[str]) -> None:
+    def __init__(
+        self,
+        session: Session,
+        gate: threading.Event,
+        entered: threading.Event,
+        broken: list[str],
+    ) -> None:
         self._session, self._gate, self._broken = session, gate, broken
+        self._entered = entered
         self.placement, self.close = session.placement, session.close
 
     def run(self, inputs: Tensors) -> dict[str, Any]:
+        self._entered.set()
         assert self._gate.wait(WAIT_S)
         is_fused = any("/" in name for name in inputs)
         if is_fused and self._broken:
@@ -81,6 +89,7 @@ class Gated:
     def __init__(self, *, refuses: str = "") -> None:
         self._real: Any = get_backend("onnxruntime")
         self.gate, self.broken, self._refuses = threading.Event(), list[str](), refuses
+        self.entered = threading.Event()
         self.gate.set()
 
     def __getattr__(self, name: str) -> Any:
@@ -91,7 +100,8 @@ class Gated:
     def load(self, model: Model, processor: Processor, *args: Any, **options: Any) -> Session:
         if self._refuses and model.name == self._refuses:
             raise BackendError("no room")
-        return Gate(self._real.load(model, processor, *args, **options), self.gate, self.broken)
+        session = self._real.load(model, processor, *args, **options)
+        return Gate(session, self.gate, self.entered, self.broken)
 
 
 class Counting:
@@ -140,6 +150,7 @@ def made(
         limits=FREE,
     )
     backend.gate.clear()
+    backend.entered.clear()
     return engine
 
 
@@ -183,6 +194,7 @@ def close_to(outputs: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
 class TestAnswers:
     def test_everybody_gets_his_own(self, engine: Engine, backend: Gated, watch: Watch) -> None:
         first = engine.submit("a", feed("a", 9))  # keeps the processor while the others come
+        assert backend.entered.wait(WAIT_S)
         futures = {name: engine.submit(name, feed(name, at)) for at, name in enumerate(NAMES)}
         backend.gate.set()
         for at, (name, future) in enumerate(futures.items()):
@@ -192,6 +204,7 @@ class TestAnswers:
 
     def test_absent_members_are_padded(self, engine: Engine, backend: Gated, watch: Watch) -> None:
         first = engine.submit("a", feed("a"))
+        assert backend.entered.wait(WAIT_S)
         futures = {name: engine.submit(name, feed(name, 3)) for name in "cb"}
         backend.gate.set()
         for name, future in futures.items():
@@ -203,6 +216,7 @@ class TestAnswers:
         def answers(poison: float | None) -> dict[str, Any]:
             backend.gate.clear()
             first = engine.submit("a", feed("a"))
+            assert backend.entered.wait(WAIT_S)
             feeds = {name: feed(name, 5) for name in NAMES}
             if poison is not None:
                 feeds["b"] = {n: np.full_like(x, poison) for n, x in feeds["b"].items()}
@@ -224,6 +238,7 @@ class TestAnswers:
         with made(members, backend, watch) as engine:
             feeds = {name: one.sample_inputs(seed=at) for at, name in enumerate(members)}
             first = engine.submit("a", feeds["a"])
+            assert backend.entered.wait(WAIT_S)
             futures = {name: engine.submit(name, each) for name, each in feeds.items()}
             backend.gate.set()
             first.result(WAIT_S)
@@ -236,6 +251,7 @@ class TestAnswers:
     ) -> None:
         member = models()["a"]
         first = engine.submit("a", feed("a"))
+        assert backend.entered.wait(WAIT_S)
         inputs = {name: member.sample_inputs(seed=at, batch=3) for at, name in enumerate("bcd")}
         futures = {name: engine.submit(name, each) for name, each in inputs.items()}
         backend.gate.set()
@@ -251,6 +267,7 @@ class TestFaults:
     ) -> None:
         backend.broken.append("kaputt")
         first = engine.submit("a", feed("a"))
+        assert backend.entered.wait(WAIT_S)
         futures = {name: engine.submit(name, feed(name, 1)) for name in NAMES}
         backend.gate.set()
         for name, future in futures.items():
@@ -271,6 +288,7 @@ class TestFaults:
             good = {name: model.sample_inputs(seed=1) for name, model in members.items()}
             bad = {n: np.full_like(x, 10**6) for n, x in good["b"].items()}
             first = engine.submit("a", good["a"])
+            assert backend.entered.wait(WAIT_S)
             futures = {n: engine.submit(n, bad if n == "b" else good[n]) for n in NAMES}
             backend.gate.set()
             first.result(WAIT_S)
@@ -282,6 +300,7 @@ class TestFaults:
 
     def test_a_cancelled_rider_disturbs_nobody(self, engine: Engine, backend: Gated) -> None:
         first = engine.submit("a", feed("a"))
+        assert backend.entered.wait(WAIT_S)
         futures = {name: engine.submit(name, feed(name, 1)) for name in NAMES}
         assert futures["b"].cancel()
         backend.gate.set()
@@ -328,6 +347,7 @@ class TestMembers:
     ) -> None:
         engine.unload("b")
         first = engine.submit("a", feed("a"))
+        assert backend.entered.wait(WAIT_S)
         futures = {name: engine.submit(name, feed(name, 1)) for name in "acd"}
         backend.gate.set()
         for name, future in futures.items():
