@@ -151,9 +151,8 @@ class Preemption:
                 self._takes_its_turn(express, turns, progress.lane, limit_s)
                 or self._is_let_wait(progress.lane)
             ):
-                is_late = (
-                    False  # if those before it take too long, another core is left at `last_s`
-                )
+                # If those before it take too long, another core is left at `last_s`.
+                is_late = False
             else:
                 way = self._way_of(express, below, progress.lane, request, is_late=is_late)
             if way is not None:
