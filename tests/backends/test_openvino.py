@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -258,3 +259,46 @@ def test_a_run_on_one_core_is_computed_by_who_asks(monkeypatch: pytest.MonkeyPat
         session.run(feed)
     mine_s, all_s = mine_s + time.thread_time(), all_s + time.process_time()
     assert mine_s > 0.8 * all_s
+
+
+_PINNED = """
+import os, threading
+from coinfer import zoo
+from coinfer.backends import get_backend
+from coinfer.machine.processor import Processor
+from coinfer.model import model_from_ir
+from coinfer.threads.pinning import pin_current_thread
+
+model = model_from_ir(zoo.build("mobilenet_v2"), name="mobilenet_v2")
+core = max(os.sched_getaffinity(0))
+processor = Processor(name="ov", backend="openvino", units=frozenset({"core"}), cores=(core,))
+began, ended, looked = threading.Event(), threading.Event(), threading.Event()
+def work():
+    pin_current_thread(processor.cores)
+    session = get_backend("openvino").load(model, processor)
+    feed = model.sample_inputs()
+    began.set()
+    for _ in range(20):
+        session.run(feed)
+    ended.set()
+    looked.wait()
+worker = threading.Thread(target=work)
+worker.start()
+began.wait()
+seen = set()
+while not ended.is_set():
+    seen.add(frozenset(os.sched_getaffinity(worker.native_id)))
+looked.set()
+worker.join()
+print(seen == {frozenset({core})})
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are pinned on Linux only")
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="there is one core")
+def test_a_run_leaves_the_thread_that_asks_on_its_core() -> None:
+    """Without a word to hwloc, oneTBB binds it to all cores during each run."""
+    done = subprocess.run(
+        [sys.executable, "-c", _PINNED], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == "True"

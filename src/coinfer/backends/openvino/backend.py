@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from coinfer.backends.artefact_check import differs
 from coinfer.backends.artefact_parts import common_parts, lease_of
 from coinfer.backends.base import Device
 from coinfer.backends.mapped_file import MappedFile
+from coinfer.backends.openvino.binding import unbound
 from coinfer.backends.openvino.library import ov
 from coinfer.backends.openvino.messages import reason_of
 from coinfer.backends.openvino.properties import CAPABILITIES, properties_of, require_hint
@@ -37,6 +38,7 @@ from coinfer.model import Model
 __all__ = ["OpenVinoBackend"]
 
 _BLOB = "model.blob"
+_CPU = "CPU"
 
 
 class OpenVinoBackend:
@@ -50,6 +52,8 @@ class OpenVinoBackend:
 
     def __init__(self) -> None:
         self._core = ov.Core()
+        with unbound(), suppress(Exception):  # of any kind: there may be no such device
+            self._core.get_property(_CPU, "FULL_DEVICE_NAME")  # loads the plugin
         self._lock = free_after_fork(threading.Lock())
         self._readers = 0
         self._read_graphs: dict[int, tuple[Model, Any, Callable[[], None]]] = {}
@@ -152,7 +156,7 @@ class OpenVinoBackend:
 
         Threads and cores are no part of it: it is the graph before it is distributed to these.
         """
-        if processor.device != "CPU":
+        if processor.device != _CPU:
             return None
         parts = common_parts(self, model, processor)
         return None if parts is None else {**parts, "options": dict(processor.options)}
@@ -226,7 +230,7 @@ class OpenVinoBackend:
     ) -> OpenVinoSession:
         mapped = MappedFile(blob)
         tensor = ov.Tensor(mapped.array, shared_memory=True)
-        compiled = self._core.import_model(tensor, "CPU", dict(properties))
+        compiled = self._core.import_model(tensor, _CPU, dict(properties))
         require_hint(compiled, properties["INFERENCE_PRECISION_HINT"], what)
         return OpenVinoSession(compiled, model, what=what, pool=pool, mapped=mapped, lease=lease)
 
