@@ -16,6 +16,7 @@ from coinfer.machine.profile import Measurement, Profile, ProfileKey
 from coinfer.model import Model
 from coinfer.plan import Plan
 from coinfer.plan.plan_folder import load_plan, save_plan
+from coinfer.planner.columns import Demand
 from coinfer.planner.make_plan import Planned, make_plan
 from coinfer.planner.passes.batching import chosen_batching
 from coinfer.planner.wishes import Wishes
@@ -160,7 +161,10 @@ class TestMeasuring:
 
     @staticmethod
     def plan_of(
-        monkeypatch: pytest.MonkeyPatch, model: Model, seconds: Callable[[int, float], float]
+        monkeypatch: pytest.MonkeyPatch,
+        model: Model,
+        seconds: Callable[[int, float], float],
+        wishes: Wishes | None = None,
     ) -> Plan:
         """Make a plan where a run takes seconds by batch and by the work of a sample."""
 
@@ -176,7 +180,9 @@ class TestMeasuring:
 
         monkeypatch.setattr(Profiler, "profile", profile)
         samples = [model.sample_inputs(dims=dict.fromkeys(model.open_dims, n)) for n in (4, 64)]
-        return make_plan({"m": model}, [CPU], Wishes(), Profiler(), samples={"m": samples}).plan
+        return make_plan(
+            {"m": model}, [CPU], wishes or Wishes(), Profiler(), samples={"m": samples}
+        ).plan
 
     def test_sizes_are_measured_apart(self, monkeypatch: pytest.MonkeyPatch) -> None:
         text = "agraph (float[N,C] x) => (float[N,C] y) { y = Relu(x) }"
@@ -211,6 +217,25 @@ class TestMeasuring:
         plan = self.plan_of(monkeypatch, model, lambda batch, _work: by_batch[batch] * batch)
         assert plan.models["m"].batching == (None if most is None else Batching(most))
         assert max(key.batch for key, _ in plan.profile) == largest
+
+    @pytest.mark.parametrize(
+        ("demand", "spec", "largest"),
+        [
+            (Demand(), BatchSpec(), 16),
+            (Demand(deadlines={"other": 0.1}), BatchSpec(), 2),
+            (Demand(deadlines={"other": 0.1}), BatchSpec.of({"max": 16}), 16),
+        ],
+        ids=["no deadline", "deadlines", "as asked"],
+    )
+    def test_what_deadlines_never_let_run_is_not_measured(
+        self, monkeypatch: pytest.MonkeyPatch, demand: Demand, spec: BatchSpec, largest: int
+    ) -> None:
+        """A run of 4 takes 2.4 times one of a request, and at most 2 are allowed."""
+        wishes = Wishes(demand=demand, riders={"m": spec})
+        model = tiny_linear().model
+        plan = self.plan_of(monkeypatch, model, lambda batch, _: 0.2 + 0.8 * batch**0.75, wishes)
+        assert max(key.batch for key, _ in plan.profile) == largest
+        assert ("batch 4: not measured: longer than 2 s" in why(plan)) == (largest == 2)
 
     def test_where_one_processor_was_measured_estimates_of_others_count(
         self, monkeypatch: pytest.MonkeyPatch

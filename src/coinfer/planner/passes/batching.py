@@ -4,6 +4,8 @@ Rule: requests may share an execution only where their answers do not change wit
 they are computed in, by more than the tolerance of the agreement: two different samples are run
 alone and together. How long a run takes is measured at 2, 4, 8 and 16 samples, of each class of
 sizes, until twice in a row more do not pay: a library may take as long for 2 samples as for 16.
+Nor is measured what can never run: where requests have deadlines, a run may last no longer than
+`max_blocking`, or twice the longest run of one request (`coinfer.core.blocking`).
 Without a wish, the largest batch is the smallest one at which a sample takes hardly more than at
 the best, and there is none if a sample takes hardly less than alone. Who shares an execution is
 decided while running (`coinfer.core.riders`).
@@ -62,10 +64,12 @@ def batching(plan: Plan, planning: Planning) -> Plan:
             plan = _with_padding(plan, planning, name, spec)
             model = planning.models[name]
         measured, kept = _measured_parts(plan, planning, name, spec)
+        too_long: tuple[Alternative, ...] = ()
         if not kept:
-            measured = _measured(plan, planning, name, model, spec)
+            measured, too_long = _measured(plan, planning, name, model, spec)
         plan = plan.with_profile(plan.measured.merged(measured))
         chosen, choice = chosen_batching(plan, name, spec, kept)
+        choice = choice._replace(alternatives=(*choice.alternatives, *too_long))
         plan = plan.with_batching(name, chosen, choice)
     return plan
 
@@ -277,8 +281,13 @@ def _sizes(plan: Plan, name: str) -> Mapping[str, int]:
     return sizes[0] if sizes else {}
 
 
-def _measured(plan: Plan, planning: Planning, name: str, model: Model, spec: BatchSpec) -> Profile:
-    """Measure a model at more and more samples, until more no longer pay."""
+def _measured(
+    plan: Plan, planning: Planning, name: str, model: Model, spec: BatchSpec
+) -> tuple[Profile, tuple[Alternative, ...]]:
+    """Measure a model at more and more samples, until more no longer pay, or would take too long.
+
+    Returns also what was not measured, because it would.
+    """
     planned = plan.models[name]
     samples, units = planned.batch, planned.original.n_units
     loaded = plan.profile.restricted([name])
@@ -299,17 +308,46 @@ def _measured(plan: Plan, planning: Planning, name: str, model: Model, spec: Bat
     if model.filling:  # all runs are of the whole batch
         full = model.filling // samples * samples
         times = at(full) if full > samples else Profile()
-        return _of_spans(loaded, alone, times, units)
+        return _of_spans(loaded, alone, times, units), ()
+    longest_s = _longest_s(plan, planning) if spec.max == "auto" else math.inf
     found, best, batch, misses = Profile(), 1.0, samples, 0
+    before, times = alone, alone
     while misses < _MISSES and (batch := 2 * batch) <= spec.most:
-        times = at(batch)
+        if _at_least_s(before, times) > longest_s:
+            why = f"not measured: longer than {longest_s:.3g} s, which deadlines do not allow"
+            return found, (Alternative(f"batch {batch}", why),)
+        before, times = times, at(batch)
         if all(entry.estimated for _, entry in times):
             break
         found = found.merged(_of_spans(loaded, alone, times, units))
         gain = _least_shares(alone, times).get(batch, 1.0)
         misses = 0 if gain <= best * (1 - _HARDLY) else misses + 1
         best = min(best, gain)
-    return found
+    return found, ()
+
+
+def _longest_s(plan: Plan, planning: Planning) -> float:
+    """Return what no run of several requests may last anywhere, by what was measured."""
+    wishes = planning.wishes
+    if not wishes.demand.deadlines:
+        return math.inf
+    if wishes.scenario is not None and wishes.scenario.max_blocking is not None:
+        return wishes.scenario.max_blocking
+    ones = plan.profile.where(lambda key: key.batch == plan.models[key.model].batch)
+    return 2 * max((entry.mean_s for _, entry in ones), default=math.inf)
+
+
+def _at_least_s(before: Profile, times: Profile) -> float:
+    """Return what a run of twice as many samples takes at least, wherever that is least.
+
+    A further sample is taken to need half of what those before needed.
+    """
+    known = {key._replace(batch=1): entry.mean_s for key, entry in before}
+    found = []
+    for key, entry in times:
+        more_s = entry.mean_s - known.get(key._replace(batch=1), entry.mean_s)
+        found.append(entry.mean_s + max(0.0, more_s))
+    return min(found, default=0.0)
 
 
 def _of_spans(loaded: Profile, alone: Profile, times: Profile, units: int) -> Profile:
