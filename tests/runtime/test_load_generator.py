@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
+from queue import Empty
 from typing import Any
 
 import pytest
@@ -133,3 +136,51 @@ def test_it_gives_up_its_claim_on_a_core_before_it_sleeps(monkeypatch: pytest.Mo
     monkeypatch.setattr(load_generator, "give_up_lag", lambda: calls.append(None))
     seen, _ = play("{m: {periodic: 100/s}}")
     assert len(calls) >= len(seen) - 1 > 0  # the first is due at once
+
+
+class _Virtual:
+    """A clock that only waiting moves, and a queue whose waits move it."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self._items: deque[Any] = deque()
+        self.put, self.empty = self._items.append, lambda: not self._items
+
+    def get(self, timeout: float) -> Any:
+        if self._items:
+            return self._items.popleft()
+        self.now_s += timeout
+        raise Empty
+
+
+class _Submitted:
+    """Takes requests and never answers; notes when each was due, and when it came."""
+
+    def __init__(self, virtual: _Virtual) -> None:
+        self.virtual = virtual
+        self.seen: list[tuple[float, float]] = []
+
+    def submit(self, *_: object, due_s: float | None = None, **__: object) -> Future[Any]:
+        assert due_s is not None
+        self.seen.append((due_s, self.virtual.now_s))
+        return Future()
+
+
+def test_what_yielding_takes_makes_no_request_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker on the same core runs for milliseconds when the thread that submits yields to it."""
+    virtual = _Virtual()
+
+    def yields() -> None:
+        virtual.now_s += 0.004
+
+    monkeypatch.setattr(load_generator, "give_up_lag", yields)
+    monkeypatch.setattr(load_generator, "SimpleQueue", lambda: virtual)
+    monkeypatch.setattr(clock, "now", lambda: virtual.now_s)
+    scenario = parse_scenario(
+        "models: {m: x.onnx}\narrivals: {m: {periodic: 30/s}}\nduration: 1\nwarmup: 0\n"
+    )
+    submitted = _Submitted(virtual)
+    driver = LoadGenerator(submitted, Load(scenario), {"m": [FEED]}, scenario.models)
+    driver.play(lambda _now_s: True)
+    assert len(submitted.seen) == 30
+    assert all(came_s - due_s < 0.001 for due_s, came_s in submitted.seen[1:])

@@ -111,9 +111,11 @@ class LoadGenerator:
         agenda = self._agenda
         while not (self._stopped or self._is_exhausted()):
             due_s = agenda[0].time_s if agenda else math.inf
-            wait_s = min(due_s, until_s) + self.start_s - clock.now()
+            awaited_s = min(due_s, until_s) + self.start_s
+            wait_s = awaited_s - clock.now()
             if wait_s > 0:
-                give_up_lag()
+                give_up_lag()  # others may run for some milliseconds meanwhile
+                wait_s = awaited_s - clock.now()
             try:
                 # What is new may be due sooner.
                 heapq.heappush(agenda, self._news.get(timeout=max(wait_s, 0.0)))
