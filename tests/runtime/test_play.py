@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import gc
 import signal
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 
+from coinfer.backends.base import Session, Tensor, Tensors
 from coinfer.backends.null import Faults, NullBackend
+from coinfer.core.commands import Command
+from coinfer.core.events import Arrived, Event
+from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
+from coinfer.model import Model
 from coinfer.runtime import play as play_module
 from coinfer.runtime.play import Played, play
 from coinfer.workload.scenario_file import parse_scenario
@@ -142,3 +148,55 @@ def test_an_interrupt_does_not_wait_for_ever_for_what_hangs(
 def test_the_heap_is_thawed_afterwards() -> None:
     played()
     assert gc.get_freeze_count() == 0
+
+
+class _Noting(NullBackend):
+    """Notes how often sessions ran before the first request came."""
+
+    def __init__(self) -> None:
+        super().__init__(0.0005)
+        self.runs: list[str] = []
+
+    def sharing_key(self, processor: Processor) -> str:
+        return processor.name
+
+    def load(self, model: Model, processor: Processor) -> Session:
+        session = super().load(model, processor)
+        run = session.run
+
+        def noted(inputs: Tensors) -> Mapping[str, Tensor]:
+            self.runs.append(processor.name)
+            return run(inputs)
+
+        session.run = noted  # type: ignore[method-assign]
+        return session
+
+
+@pytest.mark.parametrize("preempts", [True, False])
+def test_where_urgent_requests_preempt_each_session_has_run_before_they_come(
+    *, preempts: bool
+) -> None:
+    """Its first run takes several times as long as others."""
+    express = Processor(
+        name="p0+", backend="null", units=frozenset({"p0+"}), overlays=frozenset({"p0"})
+    )
+    backend, before = _Noting(), list[str]()
+    profile = Profile.from_seconds({"m": {"p0": 0.0005, "p1": 0.0005}})
+    scenario = parse_scenario(
+        "models: {m: x.onnx}\narrivals: {m: {periodic: 100/s}}\nduration: 0.05\nwarmup: 0\n"
+    )
+    processors = [*cpus("p0", "p1"), *([express] if preempts else [])]
+
+    class Arrivals:
+        def observe(self, event: Event, _commands: Sequence[Command], _now: float) -> None:
+            if isinstance(event, Arrived) and not before:
+                before.extend(["none", *backend.runs])
+
+    play(
+        ready(scenario, MODEL, FEED, processors, profile),
+        backends={"null": backend},
+        observer=Arrivals(),
+    )
+    _, *runs = before
+    assert len(set(runs)) == len(runs)
+    assert ({"p0", "p1"} <= set(runs)) == preempts

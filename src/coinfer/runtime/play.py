@@ -15,8 +15,10 @@ from functools import partial
 
 from coinfer.backends import heap
 from coinfer.backends.base import Backend
+from coinfer.backends.patience import HangError
 from coinfer.core.events import MemoryGiven
 from coinfer.core.policy import Policy
+from coinfer.errors import CoinferError
 from coinfer.metrics.counts import ModelCounts, RunCounts
 from coinfer.metrics.explanation import Explainer
 from coinfer.metrics.memory_track import ProcessMemory
@@ -111,6 +113,7 @@ def play(
         memory=memory,
         memory_limit=memory_limit,
     ) as engine:
+        _warm_up(engine, ready)
         with heap.settled(), Interruption() as interruption:
             load = Load(scenario)
             driver = LoadGenerator(engine, load, ready.feeds, scenario.models)
@@ -132,6 +135,23 @@ def play(
         warnings=(*engine.warnings, *_untold(engine)),
         held_before=engine.stats().memory.before,
     )
+
+
+def _warm_up(engine: Engine, ready: Prepared) -> None:
+    """Run each session once where urgent requests may be the first, as `coinfer.Engine` does.
+
+    The first run on a processor takes several times as long as others, and holds up what is urgent.
+    """
+    if not any(processor.overlays for processor in engine.plan.processors):
+        return
+    for name, feeds in ready.feeds.items():
+        try:
+            engine.warm_up(name, feeds[0])
+        except HangError as error:
+            engine.warnings.append(str(error))
+            return
+        except CoinferError:  # a run fails: that is told when it is asked for
+            continue
 
 
 def _untold(engine: Engine) -> list[str]:
