@@ -46,9 +46,14 @@ class OtherWork:
 
     Child processes are this program's own work; `note` is empty where the system does not count
     their time.
+
+    Attributes:
+        note: What to print.
+        stolen_s: Seconds of a virtual core for which the host did not let it run, of all cores.
     """
 
     note = ""
+    stolen_s = 0.0
 
     def __enter__(self) -> OtherWork:
         self._before = self._seconds()
@@ -60,6 +65,7 @@ class OtherWork:
         total, other, stolen = (
             after - before for after, before in zip(self._seconds(), self._before, strict=True)
         )
+        self.stolen_s = stolen
         self.note = (
             f"meanwhile other programs used {max(0.0, other / total):.1%} of the processor time, "
             f"the host stole {stolen / total:.1%}; above 2%, trust nothing"

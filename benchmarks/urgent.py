@@ -22,8 +22,8 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -103,11 +103,13 @@ class Result:
         hit_rate: Share of the urgent requests answered in time; None if none were asked for.
         p99: Their latency as a share of the deadline; None if none were asked for.
         heavy_per_s: Completions of each heavy network per second.
+        stolen_s: Seconds that the host stole meanwhile, of all cores.
     """
 
     hit_rate: float | None
     p99: float | None
     heavy_per_s: tuple[float, ...]
+    stolen_s: float = 0.0
 
 
 class Answers(NamedTuple):
@@ -171,16 +173,20 @@ def _case(
     with OtherWork() as other:
         for number, way in in_turn(results, arguments.rounds):
             measure = _run_coinfer if way in OURS else _run_peer
-            results[way].append(measure(way, case, folder, arguments.seconds))
+            with OtherWork() as beside:
+                found = measure(way, case, folder, arguments.seconds)
+            results[way].append(replace(found, stolen_s=beside.stolen_s))
             log.print(f"({name}) round {number + 1} of {arguments.rounds}: {way}")
     console.print(f"({name}) {case.title}")
     console.print(_table(results, case.heavy))
     console.print(other.note)
-    found = list(_requirements(name, results))
+    for line in _late_rounds(results):
+        console.print(line)
+    requirements = list(_requirements(name, results))
     if arguments.foresee:
         foreseen = _run_coinfer("default", case, folder, FORESEEN_S, simulates=True)
-        found += _foreseen(name, foreseen, results["default"])
-    return print_requirements(console, found)
+        requirements += _foreseen(name, foreseen, results["default"])
+    return print_requirements(console, requirements)
 
 
 def _run_peer(way: str, case: Case, folder: Path, seconds: float) -> Result:
@@ -249,6 +255,18 @@ def _shares(results: Mapping[str, Sequence[Result]], name: str) -> list[float]:
 def _hit_rate(results: Sequence[Result]) -> float:
     """The worst round: a promise is kept always."""
     return min(result.hit_rate or 0.0 for result in results)
+
+
+def _late_rounds(results: Mapping[str, Sequence[Result]]) -> Iterator[str]:
+    """Say of rounds in which a promise was broken whether the host let the cores run in them."""
+    for name, rounds in results.items():
+        for number, result in enumerate(rounds, 1):
+            if result.hit_rate is not None and result.hit_rate < HIT_RATE:
+                usual_s = statistics.median(each.stolen_s for each in rounds)
+                yield (
+                    f"{name}, round {number}: {result.hit_rate:.1%} in time; the host stole "
+                    f"{1e3 * result.stolen_s:.0f} ms in it, {1e3 * usual_s:.0f} ms in most"
+                )
 
 
 def _table(results: Mapping[str, Sequence[Result]], heavy: Sequence[str]) -> Table:
