@@ -211,3 +211,24 @@ def test_a_rare_model_stays_on_few_processors_where_rates_are_known(tmp_path: Pa
     rates = {"small": 100.0, "middle": 40.0, "large": 0.05}
     found = few(profile, processors, Demand(rates=rates, is_absolute=True), room=ROOM)
     assert len(found["large"].processors) < len(found["middle"].processors) / 2
+
+
+def test_the_widths_of_a_model_share_cores_where_there_is_room_for_some_of_each_only() -> None:
+    """Its wide runs are then on a part of the machine, and others find cores free."""
+    machine = load_machine("lib:cores-16")
+    mix = {"mobilenet_v2": 1.0, "resnet50": 1.0, "resnet101": 1.0}
+    bound = throughput_bound(machine.profile, machine.processors, mix).per_model_per_s
+    found = few(
+        useful(machine.profile.restricted(mix), machine.processors),
+        machine.processors,
+        Demand(rates={m: rate / 2 for m, rate in bound.items()}, is_absolute=True),
+        room=Room(threads=12 * len(mix)),
+        session_of=lambda p: p.threads == 1 or p.name,
+    )
+    processors = {p.name: p for p in machine.processors}
+    for model, each in found.items():
+        units: dict[int, set[str]] = {}
+        for name in each.processors:
+            units.setdefault(processors[name].threads, set()).update(processors[name].units)
+        assert 0 < len(units[4]) < 16, (model, units)
+        assert units[2] <= units[4], (model, units)

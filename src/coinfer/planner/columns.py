@@ -203,7 +203,8 @@ def few(
     load: dict[tuple[int, str], int] = {}  # by width, 0 for all of them, and unit
     found = {}
     for model, row in rows.items():
-        chosen = {name for each in wanted[model] for name in _spread(each, load)}
+        own: set[str] = set()
+        chosen = {name for each in wanted[model] for name in _spread(each, load, own)}
         able = [p for p in processors if p.name in row]
         sessions = {(p.backend, session_of(p)) for p in able if p.name in chosen}
         stays = [
@@ -426,16 +427,32 @@ def _fill(wanted: Mapping[str, list[_Wanted]], room: Room, *, spare: bool) -> No
             growing.remove(least)
 
 
-def _spread(wanted: _Wanted, load: dict[tuple[int, str], int]) -> list[str]:
-    """Take those whose cores the fewest sessions of the same width, then of any, are for so far."""
+def _spread(wanted: _Wanted, load: dict[tuple[int, str], int], own: set[str]) -> list[str]:
+    """Take those whose cores the fewest sessions of the same width, then of any, are for so far.
+
+    Of equal ones those that share cores with what the model has of other widths: its wide runs are
+    then on a part of the machine, and others find cores free.
+
+    Args:
+        wanted: How many of which.
+        load: By width, 0 for all of them, and unit, how many sessions there are.
+        own: The units of the model's sessions over several cores; those taken are added.
+    """
     taken: list[str] = []
     width = wanted.members[0].threads
+    before = frozenset(own)
     for _ in range(wanted.count):
         left = [p for p in wanted.members if p.name not in taken]
         best = min(
             left,
-            key=lambda p: [sum(load.get((w, unit), 0) for unit in p.units) for w in (width, 0)],
+            key=lambda p: (
+                sum(load.get((width, unit), 0) for unit in p.units),
+                -len(p.units & before),
+                sum(load.get((0, unit), 0) for unit in p.units),
+            ),
         )
+        if width > 1:
+            own |= best.units
         for key in ((w, unit) for unit in best.units for w in (width, 0)):
             load[key] = load.get(key, 0) + 1
         taken.append(best.name)
