@@ -24,6 +24,7 @@ from typing import Any
 import coinfer
 from batching_ways import engine_of_all
 from coinfer.backends import heap
+from coinfer.machine.processor import WAKE_S
 from coinfer.model import Model, load_model
 from coinfer.server.front_end import FrontEnds
 from coinfer.server.handover import Handover
@@ -47,7 +48,9 @@ def engine_of(source: str, model: Model, batch: str = "auto") -> coinfer.Engine:
     if source != "null":
         return coinfer.Engine({"m": model}, batch=batch)
     processors = [
-        coinfer.Processor(name=f"p{n}", backend="null", units=frozenset({f"core{n}"}))
+        coinfer.Processor(
+            name=f"p{n}", backend="null", units=frozenset({f"core{n}"}), wake_s=WAKE_S
+        )
         for n in range(2)
     ]
     profile = coinfer.Profile.from_seconds({"m": {"p0": 1e-5, "p1": 1e-5}})
@@ -98,6 +101,9 @@ class Constant:
     async def stop(self, grace_s: float) -> None:
         await self.grpc.stop(grace_s)
         self.serving.cancel()
+
+    def attend(self, _attend: object) -> None:
+        """Nothing is run."""
 
     async def call(self, _request: bytes, _context: object) -> bytes:
         return self.body

@@ -8,10 +8,37 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["settled", "trim"]
+__all__ = ["Turnover", "settled", "trim"]
 
-_FULL_AFTER = 100
+_FULL_AFTER = 1000
 """Collections of the middle generation before a full one; Python's own number is 10."""
+
+
+class Turnover:
+    """Has the collector look at what is new while old objects go as new ones come.
+
+    Python looks once there are some hundred objects more than at its last look. Where each that
+    comes takes the place of an old one, as with connections, there never are: the young pile up,
+    and one look at them takes as long as a full collection.
+
+    Args:
+        many: Things that come between two looks, each with some objects of its own.
+
+    >>> connections = Turnover(many=32)
+    >>> connections.note()
+    """
+
+    def __init__(self, many: int) -> None:
+        self._many = many
+        self._left = many
+
+    def note(self) -> None:
+        """Note that one more came; this may look."""
+        self._left -= 1
+        if self._left == 0:
+            self._left = self._many
+            if gc.isenabled():
+                gc.collect(1)
 
 
 @contextmanager

@@ -45,6 +45,7 @@ from coinfer.plan.plan import Plan, PolicyChoice
 from coinfer.policies import make_policy
 from coinfer.runtime import clock
 from coinfer.runtime.arguments import patience, said
+from coinfer.runtime.attention import Soon
 from coinfer.runtime.engine_memory import EngineMemory
 from coinfer.runtime.engine_stats import EngineStats, engine_stats, submitted
 from coinfer.runtime.event_loop import EventLoop, Observer, Posted
@@ -122,6 +123,7 @@ class Engine:
         self._model_loader = ModelLoader(self._event_loop, self._model_store, maker.classes)
         # The same objects as the event loop's and the store's: one look-up less per request.
         self._cancel = self._event_loop.cancel
+        self._post = self._event_loop.post
         self.note_requests(None)
         self._models = self._model_store.models
         self._loading = free_after_fork(threading.RLock())
@@ -241,7 +243,7 @@ class Engine:
         inputs, batch = maker.checked(check, inputs)
         request = maker.request(check.model, inputs, batch, deadline_s, priority, on_late, due_s)
         future = InferenceFuture(request, inputs, self._cancel)
-        self._post(future)
+        self._ask(future)
         return future
 
     def infer(
@@ -276,10 +278,18 @@ class Engine:
         """
         self._event_loop.check_may_wait("infer")
         timeout_s = patience("timeout_s", timeout_s)
-        future = self.submit(
-            name, inputs, deadline_s=deadline_s, priority=priority, on_late=on_late, due_s=due_s
-        )
+        attention = self._event_loop.attention
+        is_held = attention.hold()
         try:
+            future = self.submit(
+                name, inputs, deadline_s=deadline_s, priority=priority, on_late=on_late, due_s=due_s
+            )
+        finally:
+            if is_held:
+                attention.release()
+        try:
+            if is_held:
+                attention.attend(future.done)
             return future.result(timeout_s)
         except TimeoutError:
             if future.done():  # the error is the answer's, or the answer came meanwhile
@@ -483,14 +493,32 @@ class Engine:
 
         The thread that submits it does that, and must not be kept by it.
         """
-        post = self._event_loop.post
+        ask = self._event_loop.ask
 
-        def noted(item: Posted) -> None:
-            if note is not None and type(item) is InferenceFuture:
-                note(item.request)
-            post(item)
+        def noted(future: Posted) -> None:
+            if note is not None and type(future) is InferenceFuture:
+                note(future.request)
+            ask(future)
 
-        self._post = post if note is None else noted
+        self._ask = ask if note is None else noted
+
+    def attend(self, thread: int, soon: Soon | None) -> None:
+        """Have a thread that submits requests for many perform brief runs itself.
+
+        For servers: what such a thread submits is handled once it has submitted all that there is,
+        so that requests share runs; and where a run takes less than waking a worker, on a CPU core,
+        the thread performs it. Callbacks are called there then.
+
+        Args:
+            thread: Its `threading.get_ident()`; not that of the main thread.
+            soon: Has something called by that thread, in a moment, such as `call_soon` of an
+                `asyncio` loop. The thread must not wait for what it submits. None: it submits as
+                any other from now on; call that before it ends.
+        """
+        if soon is None:
+            self._event_loop.attention.end(thread)
+        else:
+            self._event_loop.attention.begin(thread, soon)
 
     def attach(self, observer: Observer | None, timekeeper: Timekeeper | None = None) -> None:
         """Let an observer see every step of the core from now on; None: nobody.

@@ -46,6 +46,7 @@ from coinfer.metrics.served_by import ServedBy
 from coinfer.runtime import clock
 from coinfer.runtime.answer_counts import AnswerCounts
 from coinfer.runtime.answer_errors import another, answer_error
+from coinfer.runtime.attention import Attention, Lent
 from coinfer.runtime.engine_warnings import EngineWarnings
 from coinfer.runtime.failure_notices import FailureNotices
 from coinfer.runtime.future import InferenceFuture
@@ -93,6 +94,8 @@ class EventLoop:
     """Performs what the core commands, and answers requests.
 
     Attributes:
+        ask: As `post`, for requests: threads that attend handle those that they ask together.
+        attention: Lets threads that ask perform what is brief themselves.
         post: Gives the owner an event, a new request or something to do, from any thread. It is in
             or it is not, also if a signal handler raises meanwhile.
         unanswered: Futures of the requests that are submitted and not yet answered, by id.
@@ -148,8 +151,11 @@ class EventLoop:
             partial(self._fail, "the thread that loads and evicts"),
         )
         settle = self._unanswered.settle
-        self._mailbox: Mailbox[Posted, Answer] = Mailbox(self._step, settle, self._ring)
+        self._mailbox: Mailbox[Posted, Answer, Lent] = Mailbox(self._step, settle, self._ring)
         self.post, self.look = self._mailbox.post, self._mailbox.look
+        self.ask = self._mailbox.post_with_others
+        self.attention = Attention(self._mailbox, processors, self._yielding, self.done)
+        self._lend = self.attention.lend
         self._posted = self._mailbox.posted
         self.preemption = PreemptionSwitch(
             self.worker_pool, self._running, self._step, self._mailbox.post_later
@@ -361,20 +367,18 @@ class EventLoop:
         at only after that. Those that give way to others would decide only when these let them.
         Whoever was rung for and has not looked yet looks after this moment: one is enough.
         """
-        pool = self.worker_pool
-        running = self._running
         for worker in self._on_top() if self._yielding.has_begun else (self.idle,):
             if worker is None or not worker.waits or worker.retired:
                 continue
             has_no_job = worker.has_no_job()
             # It may have a job, or have taken one at this moment: then the core knows.
             name = worker.processor.name
-            if running and name in [run.processor for run in list(running.values())]:
+            if self._running and name in [run.processor for run in list(self._running.values())]:
                 continue
             if has_no_job:
                 worker.ring()
                 return
-            if not pool.has_ended:  # then it may be told to end
+            if not self.worker_pool.has_ended:  # then it may be told to end
                 return
         self.timer.ring()
         if self.timer.is_stopped:  # before, or at this moment: its thread may have looked already
@@ -386,8 +390,22 @@ class EventLoop:
 
     # for workers
 
-    def done(self, job: Job, event: Finished | Failed, parts: Sequence[Values]) -> None:
-        """Take a worker's result and post how the execution ended."""
+    def done(
+        self,
+        job: Job,
+        event: Finished | Failed,
+        parts: Sequence[Values],
+        *,
+        is_lent: bool = False,
+    ) -> None:
+        """Take a worker's result and post how the execution ended.
+
+        Args:
+            job: What was performed.
+            event: How it ended.
+            parts: The outputs per request; empty if it failed.
+            is_lent: Whether another thread performed it, which handles the event itself.
+        """
         if self.watchers.timekeeper is not None:
             service_s = event.service_s if type(event) is Finished else None
             self.watchers.tell("ended", event.execution_id, clock.now(), service_s)
@@ -398,7 +416,9 @@ class EventLoop:
                     unanswered[request.id].keep(outputs)
         elif parts:
             self._values[event.execution_id] = (job, parts)
-        if self._yielding.has_begun:
+        if is_lent:
+            self._posted.append(event)
+        elif self._yielding.has_begun:
             self._post_from(job.execution.processor, event)
         else:
             self._mailbox.post_here(event)
@@ -598,7 +618,9 @@ class EventLoop:
             values = tuple([unanswered[request.id].take(span_io) for request in requests])
         if self.watchers.timekeeper is not None:
             self.watchers.tell("handed_over", execution.id, clock.now())
-        self._workers[processor].give(_new(Job, (execution, session, span_io, values)))
+        job = _new(Job, (execution, session, span_io, values))
+        if self._mailbox.lent is None or not self._lend(self._workers[processor], job):
+            self._workers[processor].give(job)
 
     def _error(self, request: Request, outcome: Outcome, reason: str) -> CoinferError:
         if self._core.fault is not None and outcome is not Outcome.DROPPED:

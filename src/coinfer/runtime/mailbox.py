@@ -6,7 +6,8 @@ request, about 20 microseconds each.
 
 The main thread is the exception. A signal handler may raise there after every call, and half an
 event would be handled: so it adds its item and rings for another thread. To add it is one step of
-the interpreter.
+the interpreter. A thread that adds several items before it looks is another exception: what it
+adds is handled together.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ __all__ = ["Mailbox"]
 
 ItemT = TypeVar("ItemT")
 AnswerT = TypeVar("AnswerT")
+LentT = TypeVar("LentT")
 
 _present = threading.get_ident
-_main = threading.main_thread().ident
+_main: int = threading.main_thread().ident or 0
 
 
 def _find_main() -> None:
@@ -42,7 +44,7 @@ class _Here(threading.local):
     answering = False
 
 
-class Mailbox(Generic[ItemT, AnswerT]):
+class Mailbox(Generic[ItemT, AnswerT, LentT]):
     """Serialises `handle(item, answers)` over all posting threads, in the order of posting.
 
     `handle` may post, and appends to `answers` what is to be given to `answer` once ownership was
@@ -57,9 +59,22 @@ class Mailbox(Generic[ItemT, AnswerT]):
     Attributes:
         posted: What is not handled yet; first what is being handled, if that is so. Only the owner
             takes away from it.
+        later: By thread, what is called if it adds an item with `post_with_others`: it is to have
+            the thread look; of the main thread, another.
+        lent: What the owner may leave to the thread that handles the present item; None: nothing.
     """
 
-    __slots__ = ("_answer", "_answers", "_handle", "_here", "_owned", "_ring", "posted")
+    __slots__ = (
+        "_answer",
+        "_answers",
+        "_handle",
+        "_here",
+        "_owned",
+        "_ring",
+        "later",
+        "lent",
+        "posted",
+    )
 
     def __init__(
         self,
@@ -74,6 +89,8 @@ class Mailbox(Generic[ItemT, AnswerT]):
         self._answers: deque[AnswerT] = deque()
         self._owned = threading.Lock()
         self._here = _Here()
+        self.later: dict[int, Callable[[], None]] = {} if ring is None else {_main: ring}
+        self.lent: list[LentT] | None = None
 
     @property
     def is_answering(self) -> bool:
@@ -101,6 +118,20 @@ class Mailbox(Generic[ItemT, AnswerT]):
         self.posted.append(item)
         self.look()
 
+    def post_with_others(self, item: ItemT) -> None:
+        """Add an item, as `post` does; a thread of `later` handles it with those that follow."""
+        later = self.later.get(_present())
+        if later is None:
+            self.posted.append(item)
+            self.look()
+            return
+        try:
+            self.posted.append(item)
+            later()
+        except BaseException:  # as in `post`
+            later()
+            raise
+
     def post_here(self, item: ItemT) -> None:
         """Add an item, as `post` does, in a thread that is not the main one."""
         self.posted.append(item)
@@ -111,6 +142,27 @@ class Mailbox(Generic[ItemT, AnswerT]):
         self.posted.append(item)
         if self._ring is not None:
             self._ring()
+
+    def look_and_take(self, lent: list[LentT]) -> None:
+        """Handle what is there, as `look` does; the owner may leave something to the caller.
+
+        Args:
+            lent: Is filled with that.
+        """
+        items, owned = self.posted, self._owned
+        while items and owned.acquire(False):
+            self.lent = lent
+            try:
+                while items:
+                    try:
+                        self._handle(items[0], self._answers)
+                    finally:
+                        items.popleft()
+            finally:
+                self.lent = None
+                owned.release()
+        if self._answers:
+            self._give_answers()
 
     def look(self) -> None:
         """Handle what is there, unless another thread is at it."""

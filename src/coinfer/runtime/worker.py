@@ -18,6 +18,7 @@ from coinfer.core.commands import Execution
 from coinfer.core.events import Failed, Finished
 from coinfer.core.preemption import stays_on_top
 from coinfer.errors import ExecutionError
+from coinfer.fork_locks import free_after_fork
 from coinfer.machine.processor import Processor
 from coinfer.runtime.arguments import said
 from coinfer.runtime.clock import now as _now
@@ -141,6 +142,7 @@ class Worker:
         self.has_no_job: Callable[[], bool] = self._jobs.empty
         self.ring: Callable[[], None] = partial(self._jobs.put, _LOOK)
         self._ended = Latch()
+        self._lent = free_after_fork(threading.Lock())
         self._thread = self._new_thread()
 
     @property
@@ -152,6 +154,24 @@ class Worker:
         """Start the thread; again is fine."""
         if self._thread.ident is None:
             self._thread.start()
+
+    def lend(self) -> None:
+        """Note that another thread is about to perform a job in place of its own, which waits."""
+        self._lent.acquire()
+
+    def run_lent(self, job: Job) -> tuple[Finished | Failed, Sequence[Values]]:
+        """Perform a job in the calling thread, after `lend`; return how it ended."""
+        try:
+            return _perform(job, self.use)
+        except BaseException as error:  # noqa: BLE001 - the thread is not the session's to end
+            return Failed(job.execution.id, said(error)), []
+        finally:
+            self._lent.release()
+
+    def give_lent(self, job: Job) -> None:
+        """Have its own thread perform a job after all."""
+        self._lent.release()
+        self.give(job)
 
     def leave(self) -> None:
         """End the thread after its present job, and tell the owner; the jobs given wait."""
@@ -239,6 +259,8 @@ class Worker:
         else:
             self._leaves = False
             return True
+        with self._lent:  # its session is in use as long as a job is lent
+            pass
         # It may be retired after it was asked whether it is: then that has sent the None.
         if self.retired:
             self._owner.returned(self)

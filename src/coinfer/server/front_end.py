@@ -9,13 +9,17 @@ from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar
 
+from coinfer.runtime.attention import Soon
 from coinfer.server.handover import Handover
 
-__all__ = ["FrontEnd", "FrontEnds"]
+__all__ = ["Attend", "FrontEnd", "FrontEnds"]
 
 _log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
+
+Attend = Callable[[int, Soon | None], None]
+"""`Engine.attend`."""
 
 
 class FrontEnd(Protocol):
@@ -33,6 +37,9 @@ class FrontEnd(Protocol):
         """Take no more connections, end what is asked within so many seconds, and close."""
         ...
 
+    def attend(self, attend: Attend | None) -> None:
+        """Let a thread of its own perform brief runs; None: no more. Any thread calls it."""
+
 
 class FrontEnds:
     """Several transports in one event loop.
@@ -47,6 +54,8 @@ class FrontEnds:
     def __init__(self, front_ends: Sequence[FrontEnd]) -> None:
         self._front_ends = front_ends
         self._loop = _new_loop()
+        self._handover = Handover(self._loop)
+        self._attend: Attend | None = None
         self._thread = threading.Thread(target=self._run, name="coinfer-server", daemon=True)
         self._started: list[FrontEnd] = []
 
@@ -67,20 +76,33 @@ class FrontEnds:
         """End what is asked within so many seconds, and close all. Again is fine."""
         if self._loop.is_closed():
             return
+        self.attend(None)
         try:
             self.call(self._stop, grace_s).result()
         finally:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
 
+    def attend(self, attend: Attend | None) -> None:
+        """Let the threads that take requests perform brief runs; None: no more."""
+        soon = None if attend is None else self._soon
+        before, self._attend = self._attend, attend
+        for each in (before, attend):
+            if each is not None and self._thread.ident is not None:
+                each(self._thread.ident, soon)
+        for front_end in self._front_ends:
+            front_end.attend(attend)
+
+    def _soon(self, act: Callable[[], None]) -> None:
+        self._loop.call_soon(self._handover.perform, act)
+
     def call(self, make: Callable[..., Coroutine[Any, Any, _T]], *of: Any) -> Future[_T]:
         """Run a coroutine in the loop."""
         return asyncio.run_coroutine_threadsafe(make(*of), self._loop)
 
     async def _start(self) -> None:
-        handover = Handover(self._loop)
         for front_end in self._front_ends:
-            await front_end.start(handover)
+            await front_end.start(self._handover)
             self._started.append(front_end)
 
     async def _stop(self, grace_s: float) -> None:

@@ -63,6 +63,14 @@ class Handover:
             with suppress(RuntimeError):  # the loop is closed: nobody waits
                 self._loop.call_soon_threadsafe(self._deliver)
 
+    def perform(self, act: Callable[[], None]) -> None:
+        """Do something in the loop that may answer inferences, and deliver those at once."""
+        self._is_woken = True  # by what follows
+        try:
+            act()
+        finally:
+            self._deliver()
+
     def _deliver(self) -> None:
         # First the flag: an answer that comes from here on wakes the loop again.
         self._is_woken = False

@@ -145,6 +145,7 @@ class Server:
         self._front_ends = front_ends
         if self._grpc is not None:
             self.ports["grpc"] = self._grpc.port
+        self._let_attend()
 
     def open(
         self,
@@ -165,6 +166,12 @@ class Server:
         self._opened, self._control = opened, control
         self.service.weights = weights_of(self.options.tenants)
         self.service.open(opened.engine, opened.models, ensembles, most_waiting=opened.most_waiting)
+        self._let_attend()
+
+    def _let_attend(self) -> None:
+        """Let the threads that take requests perform brief runs."""
+        if self._front_ends is not None and self._opened is not None:
+            self._front_ends.attend(self._opened.engine.attend)
 
     def wait(self, watch_s: float | None = None) -> None:
         """Return once the server is to end: by SIGTERM, Ctrl-C, `end`, or a fault of the engine.

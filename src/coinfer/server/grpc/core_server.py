@@ -18,6 +18,7 @@ from typing import Any
 import grpc
 from grpc._cython import cygrpc
 
+from coinfer.server.front_end import Attend
 from coinfer.server.grpc.core_call import CoreCall, Event, Tag, sent
 
 __all__ = ["CoreServer", "is_offered"]
@@ -68,6 +69,8 @@ class CoreServer:
         self._n_due = 0
         self._n_requested = 0
         self._to_watch: deque[tuple[float, CoreCall]] = deque()
+        self._soon: list[Callable[[], None]] = []
+        self._attend: Attend | None = None
         self._is_stopping = False
         self._stopped: Callable[[], None] = lambda: None
         self._thread = threading.Thread(target=self._run, name="coinfer-grpc", daemon=True)
@@ -89,6 +92,17 @@ class CoreServer:
         self._server.start()
         self._request(_MOST_REQUESTED)
         self._thread.start()
+
+    def attend(self, attend: Attend | None) -> None:
+        """Let the thread perform brief runs, once it has taken all calls that are there.
+
+        Args:
+            attend: `Engine.attend`; None: no more.
+        """
+        before, self._attend = self._attend, attend
+        for each, soon in ((before, None), (attend, self._soon.append)):
+            if each is not None and self._thread.ident is not None:
+                each(self._thread.ident, soon)
 
     def stop(self, stopped: Callable[[], None]) -> None:
         """Take no more calls; something is called, in the server's thread, once all are ended."""
@@ -160,10 +174,9 @@ class CoreServer:
 
     def _next(self) -> Event | None:
         """Wait for what is completed next; None: a call is to be watched, or an event is lost."""
-        to_watch = self._to_watch
-        left_s = to_watch[0][0] - time.monotonic() if to_watch else 0.0
+        until_s = self._until_s()
         try:
-            event = self._poll(time.time() + left_s if to_watch else None)
+            event = self._poll(until_s)
         except Exception:  # noqa: BLE001 - without this thread nobody is answered any more
             _log.exception("an event of gRPC is lost")
             with self._lock:
@@ -172,8 +185,18 @@ class CoreServer:
             self._n_requested = max(0, self._n_requested - 1)
             self._request(_MOST_REQUESTED - self._n_requested)
             return None
-        is_timeout = event.completion_type == cygrpc.CompletionType.queue_timeout
-        return None if is_timeout else event
+        if event.completion_type != cygrpc.CompletionType.queue_timeout:
+            return event
+        if self._soon:
+            self._soon.pop()()
+        return None
+
+    def _until_s(self) -> float | None:
+        """Return until when to wait for what is completed, in seconds since 1970."""
+        if self._soon:
+            return 0.0
+        to_watch = self._to_watch
+        return time.time() + to_watch[0][0] - time.monotonic() if to_watch else None
 
     def _handle(self, tag: Tag, event: Event) -> None:
         try:

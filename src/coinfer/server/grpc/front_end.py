@@ -12,6 +12,7 @@ import grpc
 
 from coinfer.errors import ConfigurationError
 from coinfer.server.access import Access
+from coinfer.server.front_end import Attend
 from coinfer.server.grpc.core_call import CoreCall
 from coinfer.server.grpc.core_server import CoreServer, is_offered
 from coinfer.server.grpc.direct import Direct
@@ -107,6 +108,11 @@ class GrpcFrontEnd:
         await server.begin()
         self._server, self._handlers = server, handlers
 
+    def attend(self, attend: Attend | None) -> None:
+        """Let the thread that takes calls perform brief runs; None: no more."""
+        if self._server is not None:
+            self._server.attend(attend)
+
     async def stop(self, grace_s: float) -> None:
         """Take no more calls, end what is asked within so many seconds, and close."""
         if self._handlers is not None:
@@ -121,6 +127,8 @@ class _Server(Protocol):
     def listen(self, address: str, credentials: grpc.ServerCredentials | None) -> int: ...
 
     async def begin(self) -> None: ...
+
+    def attend(self, attend: Attend | None) -> None: ...
 
     async def stop(self, grace_s: float) -> None: ...
 
@@ -143,6 +151,9 @@ class _OnCore:
 
     async def begin(self) -> None:
         self._core.begin()
+
+    def attend(self, attend: Attend | None) -> None:
+        self._core.attend(attend)
 
     async def stop(self, grace_s: float) -> None:
         stopped = asyncio.Event()
@@ -184,6 +195,9 @@ class _OnAio:
 
     async def begin(self) -> None:
         await self._aio.start()
+
+    def attend(self, attend: Attend | None) -> None:
+        """The loop's thread takes the calls."""
 
     async def stop(self, grace_s: float) -> None:
         await self._aio.stop(grace_s)

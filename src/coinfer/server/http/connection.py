@@ -52,6 +52,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, or close it if there are too many."""
         super().connection_made(transport)
+        self._direct.turnover.note()
         if len(self.connections) > self._limits.connections:
             self._refuse(b"503 Service Unavailable", b"too many connections are open")
             return

@@ -14,6 +14,7 @@ import uvicorn
 
 from coinfer.errors import ConfigurationError
 from coinfer.server.access import Access
+from coinfer.server.front_end import Attend
 from coinfer.server.handover import Handover
 from coinfer.server.http.app import HttpApp
 from coinfer.server.http.connection import Connection
@@ -105,6 +106,9 @@ class HttpFrontEnd:
         self._serving = asyncio.create_task(self._server.serve(sockets=[self._bound]))
         while not self._server.started and not self._serving.done():
             await asyncio.sleep(0.001)
+
+    def attend(self, attend: Attend | None) -> None:
+        """It has no thread beside the loop's that takes requests."""
 
     async def stop(self, grace_s: float) -> None:
         """End what is asked within so many seconds, and close."""

@@ -1,0 +1,142 @@
+"""Attention: a thread that asks performs brief runs itself, instead of waking a worker for them.
+
+To have another thread do something takes some ten microseconds, and so does its answer; threads of
+one interpreter wait for each other besides. A thread that would only wait for its answer may as
+well compute it, and so may one that serves many clients: what is a wake-up's work is done by then.
+The core decides as always, and takes the run to be the processor's.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from coinfer.machine.processor import Processor
+from coinfer.runtime import clock
+from coinfer.runtime.mailbox import Mailbox
+from coinfer.runtime.worker import Job, Worker
+from coinfer.runtime.yielding import Yielding
+
+__all__ = ["Attention", "Lent", "Soon"]
+
+Lent = tuple[Worker, Job]
+"""A job that is performed in place of a worker."""
+
+Soon = Callable[[Callable[[], None]], object]
+"""Has something called once, in a moment, by the thread that asks for it."""
+
+_WAKES = 2
+"""Wakes that are saved: of a worker, and of whoever waits for the answer."""
+
+_MOST_S = 0.001
+"""For so long a thread performs jobs; then it goes back to what it is for."""
+
+
+class Attention:
+    """Lends jobs of workers to threads that ask. These are never the main one: see `Mailbox`.
+
+    Args:
+        mailbox: Of the event loop.
+        processors: Those of which brief runs may be lent say how long waking takes (`wake_s`).
+        yielding: While threads give way to others, whoever asks may be none of them.
+        done: `EventLoop.done`.
+    """
+
+    def __init__(
+        self,
+        mailbox: Mailbox[Any, Any, Lent],
+        processors: Sequence[Processor],
+        yielding: Yielding,
+        done: Callable[..., None],
+    ) -> None:
+        self._mailbox = mailbox
+        self._most_s = {
+            p.name: p.wake_s * _WAKES for p in processors if p.threads == 1 and not p.overlays
+        }
+        self._yielding = yielding
+        self._done = done
+
+    def lend(self, worker: Worker, job: Job) -> bool:
+        """Lend a job to the thread that handles the present event, if it may be; tell whether.
+
+        That is so if all that it performs then takes less than the wakes that it saves.
+        """
+        execution, lent = job.execution, self._mailbox.lent
+        if lent is None:
+            return False
+        taken_s = execution.expected_s
+        for _, other in lent:
+            taken_s += other.execution.expected_s
+        if self._yielding.has_begun or taken_s > self._most_s.get(execution.processor, 0.0):
+            return False
+        worker.lend()
+        lent.append((worker, job))
+        return True
+
+    def hold(self) -> bool:
+        """Let what this thread asks wait for `attend`; False in one that must not or does anyway.
+
+        Whoever is told True calls `release`, and then `attend`.
+        """
+        later, thread = self._mailbox.later, threading.get_ident()
+        if thread in later:
+            return False
+        later[thread] = _nothing
+        return True
+
+    def release(self) -> None:
+        """Let what this thread asks be handled at once again."""
+        del self._mailbox.later[threading.get_ident()]
+
+    def attend(self, is_over: Callable[[], bool]) -> None:
+        """Handle what was asked, and perform what is brief, for a moment.
+
+        Args:
+            is_over: Tells whether the thread has what it waits for; then workers go on.
+        """
+        mailbox, lent = self._mailbox, list[Lent]()
+        mailbox.look_and_take(lent)
+        until_s = clock.now() + _MOST_S if lent else 0.0
+        while lent and not is_over() and clock.now() < until_s:
+            worker, job = lent.pop(0)
+            event, parts = worker.run_lent(job)
+            self._done(job, event, parts, is_lent=True)
+            mailbox.look_and_take(lent)
+        for worker, job in lent:
+            worker.give_lent(job)
+
+    def begin(self, thread: int, soon: Soon) -> None:
+        """Have a thread attend, in a moment, whenever it asked something, until `end`."""
+        is_due = False
+
+        def attend() -> None:
+            nonlocal is_due
+            is_due = False
+            self.attend(_never)
+
+        def note() -> None:
+            nonlocal is_due
+            if is_due:
+                return
+            is_due = True
+            try:
+                soon(attend)
+            except RuntimeError:  # its loop is closed
+                is_due = False
+                self._mailbox.look()
+
+        self._mailbox.later[thread] = note
+
+    def end(self, thread: int) -> None:
+        """Let what a thread asks be handled at once again; whatever waits is handled."""
+        self._mailbox.later.pop(thread, None)
+        self._mailbox.look()
+
+
+def _nothing() -> None:
+    """The thread attends itself."""
+
+
+def _never() -> bool:
+    return False
