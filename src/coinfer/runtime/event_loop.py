@@ -412,8 +412,9 @@ class EventLoop:
         if job.span_io.is_whole:
             unanswered = self.unanswered
             for request, outputs in zip(job.execution.requests, parts, strict=bool(parts)):
-                if request.id in unanswered:
-                    unanswered[request.id].keep(outputs)
+                future = unanswered.get(request.id)  # it may be answered at this moment
+                if future is not None:
+                    future.keep(outputs)
         elif parts:
             self._values[event.execution_id] = (job, parts)
         if is_lent:
