@@ -12,7 +12,7 @@ import pytest
 from coinfer.backends.null import Faults
 from coinfer.core.dispatcher import Limits
 from coinfer.errors import ConfigurationError, ExecutionError
-from coinfer.machine.processor import WAKE_S
+from coinfer.runtime.future import InferenceFuture
 from runtime.noting import BRIEF_S, FEED, LONG_S, Noting, noting_engine
 
 
@@ -145,6 +145,40 @@ def test_a_lent_run_that_hangs_is_given_up_and_its_processor_returns_after_it() 
         assert not asking.is_alive()
 
 
+def test_a_lent_run_that_hangs_takes_no_other_processor_with_it() -> None:
+    soon: list[Callable[[], None]] = []
+    gate = threading.Event()
+
+    def hang() -> None:
+        if len(backend.threads) == 1:
+            assert gate.wait(20.0)
+
+    backend = Noting(hang)
+    limits = Limits(hang_factor=2.0, hang_min_s=0.05)
+    options = {"names": ("p0", "p1"), "models": ("a", "b"), "limits": limits}
+    with noting_engine(backend, BRIEF_S / 2, **options) as made:
+
+        def serve() -> None:
+            made.attend(threading.get_ident(), soon.append)
+            futures.extend(made.submit(name, FEED) for name in "ab")
+            submitted.set()
+            soon.pop()()
+            made.attend(threading.get_ident(), None)
+
+        futures: list[InferenceFuture] = []
+        submitted = threading.Event()
+        serving = threading.Thread(target=serve)
+        serving.start()
+        try:
+            assert submitted.wait(20.0)
+            for future in futures:
+                assert future.result(20.0)
+            assert len(made.outages) == 1
+        finally:
+            gate.set()
+            serving.join(20.0)
+
+
 def test_a_thread_that_attends_handles_together_what_it_asks() -> None:
     soon: list[Callable[[], None]] = []
     backend = Noting()
@@ -204,7 +238,7 @@ def test_a_thread_that_attends_may_ask_how_things_are() -> None:
         in_thread(serve)
 
 
-def test_what_takes_longer_than_the_wakes_together_is_shared_with_a_worker() -> None:
+def test_what_runs_at_once_is_shared_with_a_worker() -> None:
     soon: list[Callable[[], None]] = []
     gate = threading.Event()
 
@@ -215,7 +249,7 @@ def test_what_takes_longer_than_the_wakes_together_is_shared_with_a_worker() -> 
         assert gate.wait(20.0)
 
     backend = Noting(meet)
-    with noting_engine(backend, 1.5 * WAKE_S, names=("p0", "p1"), models=("a", "b")) as made:
+    with noting_engine(backend, names=("p0", "p1"), models=("a", "b")) as made:
 
         def serve() -> None:
             made.attend(threading.get_ident(), soon.append)

@@ -61,15 +61,13 @@ class Attention:
     def lend(self, worker: Worker, job: Job) -> bool:
         """Lend a job to the thread that handles the present event, if it may be; tell whether.
 
-        That is so if all that it performs then takes less than the wakes that it saves.
+        That is so if it takes less than the wakes that it saves, and no other is lent: were that
+        one to hang, this one's processor would be given up with it.
         """
         execution, lent = job.execution, self._mailbox.lent
-        if lent is None:
+        if lent is None or lent or self._yielding.has_begun:
             return False
-        taken_s = execution.expected_s
-        for _, other in lent:
-            taken_s += other.execution.expected_s
-        if self._yielding.has_begun or taken_s > self._most_s.get(execution.processor, 0.0):
+        if execution.expected_s > self._most_s.get(execution.processor, 0.0):
             return False
         worker.lend()
         lent.append((worker, job))
