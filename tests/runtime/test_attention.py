@@ -6,12 +6,13 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from coinfer.backends.null import Faults
 from coinfer.core.dispatcher import Limits
-from coinfer.errors import ExecutionError
-from coinfer.machine.processor import WAKE_S
+from coinfer.errors import ConfigurationError, ExecutionError
+from coinfer.runtime.future import InferenceFuture
 from runtime.noting import BRIEF_S, FEED, LONG_S, Noting, noting_engine
 
 
@@ -144,6 +145,40 @@ def test_a_lent_run_that_hangs_is_given_up_and_its_processor_returns_after_it() 
         assert not asking.is_alive()
 
 
+def test_a_lent_run_that_hangs_takes_no_other_processor_with_it() -> None:
+    soon: list[Callable[[], None]] = []
+    gate = threading.Event()
+
+    def hang() -> None:
+        if len(backend.threads) == 1:
+            assert gate.wait(20.0)
+
+    backend = Noting(hang)
+    limits = Limits(hang_factor=2.0, hang_min_s=0.05)
+    options = {"names": ("p0", "p1"), "models": ("a", "b"), "limits": limits}
+    with noting_engine(backend, BRIEF_S / 2, **options) as made:
+
+        def serve() -> None:
+            made.attend(threading.get_ident(), soon.append)
+            futures.extend(made.submit(name, FEED) for name in "ab")
+            submitted.set()
+            soon.pop()()
+            made.attend(threading.get_ident(), None)
+
+        futures: list[InferenceFuture] = []
+        submitted = threading.Event()
+        serving = threading.Thread(target=serve)
+        serving.start()
+        try:
+            assert submitted.wait(20.0)
+            for future in futures:
+                assert future.result(20.0)
+            assert len(made.outages) == 1
+        finally:
+            gate.set()
+            serving.join(20.0)
+
+
 def test_a_thread_that_attends_handles_together_what_it_asks() -> None:
     soon: list[Callable[[], None]] = []
     backend = Noting()
@@ -203,7 +238,7 @@ def test_a_thread_that_attends_may_ask_how_things_are() -> None:
         in_thread(serve)
 
 
-def test_what_takes_longer_than_the_wakes_together_is_shared_with_a_worker() -> None:
+def test_what_runs_at_once_is_shared_with_a_worker() -> None:
     soon: list[Callable[[], None]] = []
     gate = threading.Event()
 
@@ -214,7 +249,7 @@ def test_what_takes_longer_than_the_wakes_together_is_shared_with_a_worker() -> 
         assert gate.wait(20.0)
 
     backend = Noting(meet)
-    with noting_engine(backend, 1.5 * WAKE_S, names=("p0", "p1"), models=("a", "b")) as made:
+    with noting_engine(backend, names=("p0", "p1"), models=("a", "b")) as made:
 
         def serve() -> None:
             made.attend(threading.get_ident(), soon.append)
@@ -247,3 +282,143 @@ def test_many_threads_that_infer_each_get_their_own_answer() -> None:
             thread.join(60.0)
         assert failed == []
         assert made.stats().models["m"].completed == 1600
+
+
+def test_a_thread_that_attends_may_wait_with_infer() -> None:
+    soon: list[Callable[[], None]] = []
+    with noting_engine(Noting(), models=("a", "b")) as made:
+
+        def serve() -> None:
+            made.attend(threading.get_ident(), soon.append)
+            before = made.submit("a", FEED)
+            assert made.infer("b", FEED, timeout_s=20.0)
+            assert before.result(20.0)
+            soon.pop()()  # nothing is left to do
+            made.attend(threading.get_ident(), None)
+
+        in_thread(serve)
+
+
+def test_who_waits_for_so_long_only_is_not_kept_by_a_run_that_hangs() -> None:
+    entered, gate = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        entered.set()
+        assert gate.wait(20.0)
+
+    def ask() -> None:
+        with pytest.raises(TimeoutError):
+            made.infer("m", FEED, timeout_s=0.01)
+        assert entered.wait(20.0)
+
+    with noting_engine(Noting(hang)) as made:
+        asking = threading.Thread(target=lambda: in_thread(ask))
+        asking.start()
+        asking.join(10.0)
+        is_kept = asking.is_alive()
+        gate.set()
+        asking.join(20.0)
+    assert not is_kept
+
+
+class Owners:
+    """Notes which threads own the core."""
+
+    def __init__(self) -> None:
+        self.threads: list[threading.Thread] = []
+
+    def observe(self, *_: object) -> None:
+        self.threads.append(threading.current_thread())
+
+
+def test_the_main_thread_never_owns_the_core_as_another_attends_no_more() -> None:
+    owners = Owners()
+    submitted, ended = threading.Event(), threading.Event()
+    with noting_engine(Noting()) as made:
+        made.attach(owners)
+
+        def serve() -> None:
+            made.attend(threading.get_ident(), lambda _: None)
+            future = made.submit("m", FEED)
+            submitted.set()
+            assert ended.wait(20.0)
+            assert future.result(20.0)
+
+        serving = threading.Thread(target=serve)
+        serving.start()
+        assert submitted.wait(20.0)
+        assert serving.ident is not None
+        made.attend(serving.ident, None)
+        ended.set()
+        serving.join(20.0)
+        assert not serving.is_alive()
+    assert owners.threads
+    assert threading.main_thread() not in owners.threads
+
+
+def test_the_main_thread_cannot_attend() -> None:
+    here = threading.get_ident()
+    with noting_engine(Noting()) as made:
+        with pytest.raises(ConfigurationError, match="main thread"):
+            made.attend(here, lambda _: None)
+        made.attend(here, None)
+        owners = Owners()
+        made.attach(owners)
+        assert made.infer("m", FEED)
+    assert threading.main_thread() not in owners.threads
+
+
+def test_a_session_runs_in_no_context_of_the_thread_that_asks() -> None:
+    seen: list[str] = []
+    with noting_engine(Noting(lambda: seen.append(np.geterr()["divide"]))) as made:
+
+        def ask() -> None:
+            with np.errstate(divide="raise"):
+                made.infer("m", FEED)
+
+        in_thread(ask)
+    assert seen == ["warn"]
+
+
+def test_what_is_lent_beside_a_run_whose_end_cannot_be_told_is_not_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    soon: list[Callable[[], None]] = []
+    backend = Noting()
+    limits = Limits(hang_factor=2.0, hang_min_s=0.05)
+    options = {"names": ("p0", "p1"), "models": ("a", "b"), "limits": limits}
+    with noting_engine(backend, BRIEF_S / 2, **options) as made:
+        attention = made._event_loop.attention
+
+        def fail(*_: object, **__: object) -> None:
+            raise OSError
+
+        def serve() -> None:
+            made.attend(threading.get_ident(), soon.append)
+            futures = [made.submit(name, FEED) for name in "ab"]
+            with monkeypatch.context() as patch:
+                patch.setattr(attention, "_done", fail)
+                with pytest.raises(OSError):  # noqa: PT011 - it is raised above
+                    soon.pop()()
+            made.attend(threading.get_ident(), None)
+            for future in futures:
+                assert future.result(20.0)
+
+        in_thread(serve)
+    assert backend.threads[0] == "asks"
+    assert set(backend.threads[1:]) <= {"coinfer-p0", "coinfer-p1"}
+
+
+def test_another_thread_may_end_it_while_one_asks() -> None:
+    with noting_engine(Noting()) as made:
+
+        def ask() -> None:
+            here = threading.get_ident()
+
+            def end() -> None:
+                made.attend(here, None)
+
+            made.note_requests(lambda _: end())
+            assert made.infer("m", FEED)
+
+        in_thread(ask)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
-from typing import Self
+from types import SimpleNamespace
+from typing import Any, Self
 from urllib.request import Request, urlopen
 
 import pytest
 
 pytest.importorskip("uvicorn", reason="the extra `server` is not installed")
 grpc = pytest.importorskip("grpc", reason="the extra `server` is not installed")
+
+from grpc._cython.cygrpc import CompletionType  # noqa: E402
 
 from coinfer.server.grpc.core_server import is_offered  # noqa: E402
 from coinfer.server.messages import INFERENCE, METHODS  # noqa: E402
@@ -85,3 +88,51 @@ def test_threads_of_a_server_that_ended_attend_no_more(asked: Asked) -> None:
     assert len(later) == 3
     asked.server.close()
     assert list(later) == [threading.main_thread().ident]
+
+
+@pytest.mark.skipif(not is_offered(), reason="grpc.aio serves")
+def test_what_is_asked_over_grpc_does_not_wait_until_nothing_more_comes(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grpc_front_end: Any = asked.server._grpc
+    core = grpc_front_end._server._core
+    poll = core._poll
+    more = SimpleNamespace(tag=lambda _: None, completion_type=None)
+
+    def and_more(until_s: float | None) -> Any:
+        """Return an event whenever the thread does not wait for one."""
+        event = poll(until_s)
+        if until_s != 0.0 or event.completion_type != CompletionType.queue_timeout:
+            return event
+        core._n_due += 1
+        return more
+
+    monkeypatch.setattr(core, "_poll", and_more)
+    assert asked.over_grpc()  # the present poll is of before
+    assert asked.over_grpc()
+
+
+@pytest.mark.skipif(not is_offered(), reason="grpc.aio serves")
+def test_the_thread_of_grpc_outlives_what_fails_in_it(asked: Asked) -> None:
+    grpc_front_end: Any = asked.server._grpc
+    core = grpc_front_end._server._core
+    failed = threading.Event()
+
+    def fail() -> None:
+        failed.set()
+        raise OSError
+
+    core._soon.append(fail)
+    assert asked.over_grpc()
+    assert failed.is_set()
+
+
+def test_an_engine_that_is_replaced_is_attended_no_more(asked: Asked) -> None:
+    front_ends: Any = asked.server._front_ends
+    before = asked.engine._event_loop._mailbox.later
+    with noting_engine(Noting()) as fresh:
+        front_ends.attend(fresh.attend)
+        assert list(before) == [threading.main_thread().ident]
+        assert len(fresh._event_loop._mailbox.later) == 3
+        front_ends.attend(asked.engine.attend)
+        assert len(before) == 3

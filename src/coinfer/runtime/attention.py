@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from coinfer.errors import ConfigurationError
 from coinfer.machine.processor import Processor
 from coinfer.runtime import clock
 from coinfer.runtime.mailbox import Mailbox
@@ -60,15 +61,13 @@ class Attention:
     def lend(self, worker: Worker, job: Job) -> bool:
         """Lend a job to the thread that handles the present event, if it may be; tell whether.
 
-        That is so if all that it performs then takes less than the wakes that it saves.
+        That is so if it takes less than the wakes that it saves, and no other is lent: were that
+        one to hang, this one's processor would be given up with it.
         """
         execution, lent = job.execution, self._mailbox.lent
-        if lent is None:
+        if lent is None or lent or self._yielding.has_begun:
             return False
-        taken_s = execution.expected_s
-        for _, other in lent:
-            taken_s += other.execution.expected_s
-        if self._yielding.has_begun or taken_s > self._most_s.get(execution.processor, 0.0):
+        if execution.expected_s > self._most_s.get(execution.processor, 0.0):
             return False
         worker.lend()
         lent.append((worker, job))
@@ -85,9 +84,17 @@ class Attention:
         later[thread] = _nothing
         return True
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether what this thread asks waits for it to attend, in a moment."""
+        thread = threading.get_ident()
+        return thread in self._mailbox.later and thread != threading.main_thread().ident
+
     def release(self) -> None:
         """Let what this thread asks be handled at once again."""
-        del self._mailbox.later[threading.get_ident()]
+        later, thread = self._mailbox.later, threading.get_ident()
+        if later.get(thread) is _nothing:  # else another thread had it attend, or no more
+            later.pop(thread, None)
 
     def attend(self, is_over: Callable[[], bool]) -> None:
         """Handle what was asked, and perform what is brief, for a moment.
@@ -98,16 +105,27 @@ class Attention:
         mailbox, lent = self._mailbox, list[Lent]()
         mailbox.look_and_take(lent)
         until_s = clock.now() + _MOST_S if lent else 0.0
-        while lent and not is_over() and clock.now() < until_s:
-            worker, job = lent.pop(0)
-            event, parts = worker.run_lent(job)
-            self._done(job, event, parts, is_lent=True)
-            mailbox.look_and_take(lent)
-        for worker, job in lent:
-            worker.give_lent(job)
+        try:
+            while lent and not is_over() and clock.now() < until_s:
+                worker, job = lent.pop(0)
+                event, parts = worker.run_lent(job)
+                self._done(job, event, parts, is_lent=True)
+                mailbox.look_and_take(lent)
+        finally:
+            for worker, job in lent:
+                worker.give_lent(job)
 
     def begin(self, thread: int, soon: Soon) -> None:
-        """Have a thread attend, in a moment, whenever it asked something, until `end`."""
+        """Have a thread attend, in a moment, whenever it asked something, until `end`.
+
+        Raises:
+            ConfigurationError: it is the main thread.
+        """
+        if thread == threading.main_thread().ident:
+            raise ConfigurationError(
+                "the main thread cannot attend, for a signal handler may raise there at any "
+                "moment; submit requests in a thread of your own"
+            )
         is_due = False
 
         def attend() -> None:
@@ -130,11 +148,12 @@ class Attention:
 
     def end(self, thread: int) -> None:
         """Let what a thread asks be handled at once again; whatever waits is handled."""
-        self._mailbox.later.pop(thread, None)
-        self._mailbox.look()
+        if thread != threading.main_thread().ident:
+            self._mailbox.later.pop(thread, None)
+        self._mailbox.post(_nothing)  # the main thread must not look itself
 
 
-def _nothing() -> None:
+def _nothing(*_: object) -> None:
     """The thread attends itself."""
 
 

@@ -279,7 +279,8 @@ class Engine:
         self._event_loop.check_may_wait("infer")
         timeout_s = patience("timeout_s", timeout_s)
         attention = self._event_loop.attention
-        is_held = attention.hold()
+        # Whoever waits for so long only must not be kept by a library that hangs.
+        is_held = timeout_s is None and attention.hold()
         try:
             future = self.submit(
                 name, inputs, deadline_s=deadline_s, priority=priority, on_late=on_late, due_s=due_s
@@ -290,6 +291,8 @@ class Engine:
         try:
             if is_held:
                 attention.attend(future.done)
+            elif attention.is_kept:
+                self._event_loop.look()
             return future.result(timeout_s)
         except TimeoutError:
             if future.done():  # the error is the answer's, or the answer came meanwhile
@@ -514,6 +517,9 @@ class Engine:
             soon: Has something called by that thread, in a moment, such as `call_soon` of an
                 `asyncio` loop. The thread must not wait for what it submits. None: it submits as
                 any other from now on; call that before it ends.
+
+        Raises:
+            ConfigurationError: it is the main thread.
         """
         if soon is None:
             self._event_loop.attention.end(thread)

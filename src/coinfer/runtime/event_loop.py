@@ -410,10 +410,10 @@ class EventLoop:
             service_s = event.service_s if type(event) is Finished else None
             self.watchers.tell("ended", event.execution_id, clock.now(), service_s)
         if job.span_io.is_whole:
-            unanswered = self.unanswered
             for request, outputs in zip(job.execution.requests, parts, strict=bool(parts)):
-                if request.id in unanswered:
-                    unanswered[request.id].keep(outputs)
+                future = self.unanswered.get(request.id)  # it may be answered at this moment
+                if future is not None:
+                    future.keep(outputs)
         elif parts:
             self._values[event.execution_id] = (job, parts)
         if is_lent:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from contextvars import Context
 from dataclasses import dataclass, field
 from functools import partial
 from queue import SimpleQueue
@@ -162,7 +163,8 @@ class Worker:
     def run_lent(self, job: Job) -> tuple[Finished | Failed, Sequence[Values]]:
         """Perform a job in the calling thread, after `lend`; return how it ended."""
         try:
-            return _perform(job, self.use)
+            # The thread's own context, such as how numpy takes errors, is not the session's.
+            return Context().run(_perform, job, self.use)
         except BaseException as error:  # noqa: BLE001 - the thread is not the session's to end
             return Failed(job.execution.id, said(error)), []
         finally:

@@ -85,9 +85,8 @@ class FrontEnds:
 
     def attend(self, attend: Attend | None) -> None:
         """Let the threads that take requests perform brief runs; None: no more."""
-        soon = None if attend is None else self._soon
         before, self._attend = self._attend, attend
-        for each in (before, attend):
+        for each, soon in ((before, None), (attend, self._soon)):
             if each is not None and self._thread.ident is not None:
                 each(self._thread.ident, soon)
         for front_end in self._front_ends:

@@ -42,6 +42,9 @@ _MOST_REQUESTED, _LEAST_REQUESTED = 8, 3
 _MOMENT_S = 0.002
 """A call that is not answered by then is watched."""
 
+_MOST_BEFORE = 32
+"""Events that are handled before what was asked, which would share runs with what they bring."""
+
 Take = Callable[[CoreCall], None]
 """Takes a call of one method, in the thread of the server: it must be quick."""
 
@@ -70,6 +73,7 @@ class CoreServer:
         self._n_requested = 0
         self._to_watch: deque[tuple[float, CoreCall]] = deque()
         self._soon: list[Callable[[], None]] = []
+        self._n_before = 0
         self._attend: Attend | None = None
         self._is_stopping = False
         self._stopped: Callable[[], None] = lambda: None
@@ -185,11 +189,19 @@ class CoreServer:
             self._n_requested = max(0, self._n_requested - 1)
             self._request(_MOST_REQUESTED - self._n_requested)
             return None
-        if event.completion_type != cygrpc.CompletionType.queue_timeout:
-            return event
+        is_event = event.completion_type != cygrpc.CompletionType.queue_timeout
         if self._soon:
+            self._n_before += is_event
+            if not is_event or self._n_before >= _MOST_BEFORE:
+                self._do_soon()
+        return event if is_event else None
+
+    def _do_soon(self) -> None:
+        self._n_before = 0
+        try:
             self._soon.pop()()
-        return None
+        except Exception:  # noqa: BLE001 - without this thread nobody is answered any more
+            _log.exception("what was asked could not be handled")
 
     def _until_s(self) -> float | None:
         """Return until when to wait for what is completed, in seconds since 1970."""
