@@ -153,3 +153,13 @@ def _graph(text: str) -> object:
     import onnx_ir as ir
 
     return ir.from_proto(onnx.parser.parse_model(text))
+
+
+def test_a_thread_that_lets_torch_use_bf16_gets_the_precision_of_the_processor() -> None:
+    model = tiny_linear().model
+    inputs = model.sample_inputs()
+    (wanted,) = outputs(model, inputs).values()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        (made,) = outputs(model, inputs).values()
+    assert made.dtype == np.float32
+    np.testing.assert_array_equal(made, wanted)

@@ -43,7 +43,12 @@ class TorchSession:
             raise ExecutionError.of(self._what, "the session is closed; load the model again")
         try:
             given = [host_tensor(inputs[name]) for name in self._inputs]
-            with torch.inference_mode(), _threads(self._threads):
+            # A thread of the caller's may run it, and torch keeps by thread whether to use bf16.
+            with (
+                torch.inference_mode(),
+                torch.autocast("cpu", enabled=False),
+                _threads(self._threads),
+            ):
                 made = _unshared(program.run(given), given, program.constants)
         except Exception as error:
             # The library raises RuntimeError, ValueError, TypeError and its own kinds.
