@@ -19,7 +19,6 @@ from coinfer.core.commands import Execution
 from coinfer.core.events import Failed, Finished
 from coinfer.core.preemption import stays_on_top
 from coinfer.errors import ExecutionError
-from coinfer.fork_locks import free_after_fork
 from coinfer.machine.processor import Processor
 from coinfer.runtime.arguments import said
 from coinfer.runtime.clock import now as _now
@@ -143,7 +142,7 @@ class Worker:
         self.has_no_job: Callable[[], bool] = self._jobs.empty
         self.ring: Callable[[], None] = partial(self._jobs.put, _LOOK)
         self._ended = Latch()
-        self._lent = free_after_fork(threading.Lock())
+        self._lent = threading.Lock()
         self._thread = self._new_thread()
 
     @property
