@@ -30,7 +30,7 @@ Soon = Callable[[Callable[[], None]], object]
 _WAKES = 2
 """Wakes that are saved: of a worker, and of whoever waits for the answer."""
 
-_MOST_S = 0.001
+_FOR_S = 0.001
 """For so long a thread performs jobs; then it goes back to what it is for."""
 
 
@@ -104,7 +104,7 @@ class Attention:
         """
         mailbox, lent = self._mailbox, list[Lent]()
         mailbox.look_and_take(lent)
-        until_s = clock.now() + _MOST_S if lent else 0.0
+        until_s = clock.now() + _FOR_S if lent else 0.0
         try:
             while lent and not is_over() and clock.now() < until_s:
                 worker, job = lent.pop(0)

@@ -367,22 +367,32 @@ class EventLoop:
         at only after that. Those that give way to others would decide only when these let them.
         Whoever was rung for and has not looked yet looks after this moment: one is enough.
         """
-        for worker in self._on_top() if self._yielding.has_begun else (self.idle,):
-            if worker is None or not worker.waits or worker.retired:
-                continue
-            has_no_job = worker.has_no_job()
-            # It may have a job, or have taken one at this moment: then the core knows.
-            name = worker.processor.name
-            if self._running and name in [run.processor for run in list(self._running.values())]:
-                continue
-            if has_no_job:
-                worker.ring()
-                return
-            if not self.worker_pool.has_ended:  # then it may be told to end
-                return
+        if self._yielding.has_begun:
+            for each in self._on_top():
+                if each.waits and not each.retired and self._ring_for(each):
+                    return
+        else:
+            worker = self.idle
+            if worker is not None and worker.waits and not worker.retired:
+                if worker.has_no_job() and not self._running:  # mostly
+                    worker.ring()
+                    return
+                if self._ring_for(worker):
+                    return
         self.timer.ring()
         if self.timer.is_stopped:  # before, or at this moment: its thread may have looked already
             self.look()
+
+    def _ring_for(self, worker: Worker) -> bool:
+        """Ring for a worker that waits; False if it runs something, or ended."""
+        has_no_job = worker.has_no_job()
+        # It may have a job, or have taken one at this moment: then the core knows.
+        if worker.processor.name in [run.processor for run in list(self._running.values())]:
+            return False
+        if has_no_job:
+            worker.ring()
+            return True
+        return not self.worker_pool.has_ended  # else it may be told to end
 
     def _on_top(self) -> list[Worker]:
         running = list(self._running.values())
