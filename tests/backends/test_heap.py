@@ -12,7 +12,7 @@ from coinfer.backends import heap
 def test_full_collections_are_rare_and_see_little_while_it_is_settled() -> None:
     before, frozen = gc.get_threshold(), gc.get_freeze_count()
     with heap.settled():
-        assert gc.get_threshold() == (*before[:2], max(before[2], 1000))
+        assert gc.get_threshold() == (*before[:2], max(before[2], 4000))
         assert gc.get_freeze_count() > frozen
     assert gc.get_threshold() == before
     assert gc.get_freeze_count() == 0

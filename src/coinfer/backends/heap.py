@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 __all__ = ["Turnover", "settled", "trim"]
 
-_FULL_AFTER = 1000
+_FULL_AFTER = 4000
 """Collections of the middle generation before a full one; Python's own number is 10."""
 
 
