@@ -146,6 +146,8 @@ class Mailbox(Generic[ItemT, AnswerT, LentT]):
     def look_and_take(self, lent: list[LentT]) -> None:
         """Handle what is there, as `look` does; the owner may leave something to the caller.
 
+        Written out, as `look` is on the path of every request.
+
         Args:
             lent: Is filled with that.
         """

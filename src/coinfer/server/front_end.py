@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 from coinfer.runtime.attention import Soon
 from coinfer.server.handover import Handover
 
-__all__ = ["Attend", "FrontEnd", "FrontEnds"]
+__all__ = ["Attend", "FrontEnd", "FrontEnds", "change_attention"]
 
 _log = logging.getLogger(__name__)
 
@@ -85,10 +85,8 @@ class FrontEnds:
 
     def attend(self, attend: Attend | None) -> None:
         """Let the threads that take requests perform brief runs; None: no more."""
-        before, self._attend = self._attend, attend
-        for each, soon in ((before, None), (attend, self._soon)):
-            if each is not None and self._thread.ident is not None:
-                each(self._thread.ident, soon)
+        change_attention(self._thread, self._attend, attend, self._soon)
+        self._attend = attend
         for front_end in self._front_ends:
             front_end.attend(attend)
 
@@ -123,6 +121,18 @@ class FrontEnds:
                 self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
             self._loop.run_until_complete(self._loop.shutdown_default_executor())
             self._loop.close()
+
+
+def change_attention(
+    thread: threading.Thread, before: Attend | None, attend: Attend | None, soon: Soon
+) -> None:
+    """Let a thread perform brief runs of another engine than before; None: of none."""
+    if thread.ident is None:
+        return
+    if before is not None:
+        before(thread.ident, None)
+    if attend is not None:
+        attend(thread.ident, soon)
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

@@ -18,7 +18,7 @@ from typing import Any
 import grpc
 from grpc._cython import cygrpc
 
-from coinfer.server.front_end import Attend
+from coinfer.server.front_end import Attend, change_attention
 from coinfer.server.grpc.core_call import CoreCall, Event, Tag, sent
 
 __all__ = ["CoreServer", "is_offered"]
@@ -103,10 +103,8 @@ class CoreServer:
         Args:
             attend: `Engine.attend`; None: no more.
         """
-        before, self._attend = self._attend, attend
-        for each, soon in ((before, None), (attend, self._soon.append)):
-            if each is not None and self._thread.ident is not None:
-                each(self._thread.ident, soon)
+        change_attention(self._thread, self._attend, attend, self._soon.append)
+        self._attend = attend
 
     def stop(self, stopped: Callable[[], None]) -> None:
         """Take no more calls; something is called, in the server's thread, once all are ended."""
