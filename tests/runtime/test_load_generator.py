@@ -14,7 +14,7 @@ import pytest
 
 from coinfer.api import Engine
 from coinfer.backends.null import Faults
-from coinfer.core.commands import Command
+from coinfer.core.commands import Command, Run
 from coinfer.core.dispatcher import Limits
 from coinfer.core.events import Arrived, Event
 from coinfer.core.request import Request
@@ -23,6 +23,7 @@ from coinfer.runtime.load_generator import LoadGenerator
 from coinfer.workload.load import Load
 from coinfer.workload.scenario_file import parse_scenario
 from runtime.engines import FEED, MODEL, null_engine
+from runtime.noting import Noting, noting_engine
 
 pytestmark = pytest.mark.alone
 
@@ -44,6 +45,7 @@ def play(
     models: str = "{m: x.onnx}",
     on_tick: Callable[[LoadGenerator, float], bool] = lambda driver, now_s: True,
     engine: Callable[..., Engine] = null_engine,
+    attends: bool = False,
     **options: Any,
 ) -> tuple[list[tuple[Request, float]], LoadGenerator]:
     scenario = parse_scenario(f"models: {models}\narrivals: {arrivals}\n{times}")
@@ -51,7 +53,11 @@ def play(
     names = dict.fromkeys(scenario.models, MODEL)
     with engine(models=names, observer=seen, **options) as running:
         driver = LoadGenerator(
-            running, Load(scenario), {name: [FEED] for name in names}, scenario.models
+            running,
+            Load(scenario),
+            {name: [FEED] for name in names},
+            scenario.models,
+            running.attend if attends else None,
         )
         driver.play(lambda now_s: on_tick(driver, now_s))
         driver.stop()
@@ -184,3 +190,31 @@ def test_what_yielding_takes_makes_no_request_late(monkeypatch: pytest.MonkeyPat
     driver.play(lambda _now_s: True)
     assert len(submitted.seen) == 30
     assert all(came_s - due_s < 0.001 for due_s, came_s in submitted.seen[1:])
+
+
+def test_a_thread_that_attends_performs_brief_runs_once_all_that_is_due_is_submitted() -> None:
+    backend = Noting()
+    log = list[str]()
+
+    class Watch:
+        def observe(self, event: Event, commands: list[Command], _now: float) -> None:
+            log.append(type(event).__name__)
+            log.extend(type(command).__name__ for command in commands if type(command) is Run)
+
+    def act() -> None:
+        play(
+            "{m: {periodic: 20/s}, n: {periodic: 20/s}}",
+            "duration: 0.1\nwarmup: 0\n",
+            "{m: x.onnx, n: y.onnx}",
+            engine=lambda **given: noting_engine(
+                backend, models=tuple(given["models"]), observer=Watch()
+            ),
+            attends=True,
+        )
+
+    thread = threading.Thread(target=act, name="plays")
+    thread.start()
+    thread.join(20.0)
+    assert backend.threads == ["plays"] * 4
+    began = log.index("ArrivedTogether")
+    assert log[began : began + 3] == ["ArrivedTogether", "Arrived", "Run"]

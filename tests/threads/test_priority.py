@@ -18,6 +18,7 @@ from coinfer.threads.priority import (
     LOWEST,
     above_idle_class,
     give_up_lag,
+    is_lowered,
     lower_current_thread,
     lower_marked,
     mark_current_thread,
@@ -47,6 +48,12 @@ def test_a_lowered_thread_yields_and_no_other_does() -> None:
     before = niceness()
     assert in_thread(lambda: (lower_current_thread(), niceness())) == (True, LOWEST)
     assert niceness() == before
+
+
+@linux
+def test_a_thread_knows_whether_it_was_lowered() -> None:
+    assert not in_thread(is_lowered)
+    assert in_thread(lambda: lower_current_thread() and is_lowered())
 
 
 @linux

@@ -454,8 +454,9 @@ class Dispatcher:
         timers.settle(self._state.waiting)
 
     def _preempt(self, preemption: Preemption) -> None:
-        for progress, (lane, (span, processor, seconds), _) in preemption.starts():
-            self._state.dequeue(progress)
-            variant, request = lane.variant, progress.request
-            self._starts.launch(variant, processor, (request,), (progress,), span, seconds)
+        for everyone, variant, (span, processor, seconds) in preemption.starts():
+            for progress in everyone:
+                self._state.dequeue(progress)
+            requests = tuple([progress.request for progress in everyone])
+            self._starts.launch(variant, processor, requests, everyone, span, seconds)
         self._timers.preempt(preemption.again_s)

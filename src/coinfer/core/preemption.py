@@ -11,7 +11,8 @@ goes first, on top of what is least urgent:
    less than `MARGIN` of its relative deadline before the deadline.
 Brief ones take turns on one core, while there is time: to wake the thread of another core and to
 hand the interpreter to and fro takes longer than such a run. So nothing is held up for those that
-the policy lets wait for their turn beside an idle core.
+the policy lets wait for their turn beside an idle core. They share a run where that pays
+(`coinfer.core.shared_preemption`).
 What runs for less than `SHORT_S` is waited for: threads of one priority that share a core take
 turns of that length. So where all runs are short, threads never lose their priority, beside other
 programs neither. What should have ended long ago counts as long. On a device with priorities of its
@@ -28,9 +29,9 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from coinfer.core.commands import Execution
 from coinfer.core.express import ExpressProcessors
@@ -38,12 +39,13 @@ from coinfer.core.lane import Lane
 from coinfer.core.progress import Progress
 from coinfer.core.request import OnLate, Request
 from coinfer.core.routes import Step
+from coinfer.core.shared_preemption import shared_run
 from coinfer.core.state import State
 from coinfer.core.variants import Way
 from coinfer.core.view import View
 from coinfer.machine.memories import lowers_threads
 
-__all__ = ["MARGIN", "SHORT_S", "Preemption", "stays_on_top"]
+__all__ = ["BRIEF_S", "MARGIN", "SHORT_S", "OnTop", "Preemption", "stays_on_top"]
 
 MARGIN = 0.25
 """Share of its relative deadline by which a request that waits is to finish before the deadline."""
@@ -51,7 +53,7 @@ MARGIN = 0.25
 SHORT_S = 0.003
 """Seconds of a run below which it is not preempted: a time slice of Linux's scheduler."""
 
-_BRIEF_S = 0.0005
+BRIEF_S = 0.0005
 """Seconds of a run below which another thread is not worth waking for it."""
 
 _OVERDUE_S = 10 * SHORT_S
@@ -72,6 +74,20 @@ _Below: TypeAlias = tuple[str, _Worth]
 
 _NOTHING: _Urgency = (math.inf, math.inf)
 """What runs where nothing does."""
+
+
+class OnTop(NamedTuple):
+    """What is to start on an express processor.
+
+    Attributes:
+        everyone: The progress of those that it serves, the most urgent one first.
+        variant: What is run.
+        step: Its step.
+    """
+
+    everyone: tuple[Progress, ...]
+    variant: str
+    step: Step
 
 
 def stays_on_top(execution: Execution) -> bool:
@@ -125,7 +141,7 @@ class Preemption:
         if len(known) > _FEW and len(known) > 2 * len(waiting):
             self._known = [entry for entry in known if entry[1] in waiting]
 
-    def starts(self) -> Iterator[tuple[Progress, Way]]:
+    def starts(self) -> Iterator[OnTop]:
         """Yield what must start on an express processor now; each is to be started at once."""
         self.again_s = math.inf
         state, view = self._state, self._view
@@ -140,6 +156,8 @@ class Preemption:
         ready_s = self._ready_s(express, now) if urgent else {}
         turns = self._turns(express)
         for request in urgent:
+            if request.id not in state.waiting:
+                continue  # it shares the run of another one
             progress = state.requests[request.id]
             seconds = view.resident_s(progress.lane)
             finish_s, name = min((ready_s[n] + s, n) for n, s in seconds.items())
@@ -156,8 +174,9 @@ class Preemption:
             else:
                 way = self._way_of(express, below, progress.lane, request, is_late=is_late)
             if way is not None:
-                yield progress, way
-                step = way.step
+                started = self._with_riders(express, dict(below), progress, way)
+                yield started
+                step = started.step
                 turns = {**self._turns(express), **turns}
                 below = self._below(express)
                 if not below:
@@ -201,7 +220,7 @@ class Preemption:
         return {
             execution.processor: execution.expected_end_s
             for execution in express.running.values()
-            if execution.expected_s <= _BRIEF_S
+            if execution.expected_s <= BRIEF_S
             and self._view.now <= execution.expected_end_s
             and lowers_threads(express.processors[execution.processor])
         }
@@ -214,7 +233,7 @@ class Preemption:
             if name in lane.excluded:
                 continue
             found = self._step(express, name, lane)
-            if found is not None and found[1] <= _BRIEF_S and ready_s + found[1] <= limit_s:
+            if found is not None and found[1] <= BRIEF_S and ready_s + found[1] <= limit_s:
                 turns[name] = ready_s + found[1]
                 return True
         return False
@@ -267,18 +286,40 @@ class Preemption:
                 continue
             step, seconds = found
             only_waits = _only_waits(worth[0], mine)
-            if not is_late and not (only_waits and seconds <= self._others_spare_s(lane)):
+            if not is_late and not (only_waits and seconds <= self._others_spare_s((lane.model,))):
                 continue
             in_time = self._view.now + seconds <= request.deadline_s
             if in_time or (only_waits and request.on_late is OnLate.RUN):
                 best = (worth, Way(served, step))
         return best[1] if best else None
 
-    def _others_spare_s(self, lane: Lane) -> float:
-        """Return how long no other urgent model is late by, whenever its requests come."""
+    def _with_riders(
+        self,
+        express: ExpressProcessors,
+        below: Mapping[str, _Worth],
+        progress: Progress,
+        way: Way,
+    ) -> OnTop:
+        """Return how a request is started, with those that share its run if that pays.
+
+        What is held up by it for longer then must miss no deadline.
+        """
+        lane, request, (served, step, _) = progress.lane, progress.request, way
+        shared, under = None, below[step.processor][0]
+        may_hold_up = under == _NOTHING or _only_waits(under, _urgency(request))
+        if served is lane and lane.fused and may_hold_up:
+            shared = shared_run(self._state, express, lane, request, step, self._others_spare_s)
+        if shared is None:
+            return OnTop((progress,), served.variant, step)
+        variant, step, riders = shared
+        requests = self._state.requests
+        return OnTop((progress, *[requests[each.id] for each in riders]), variant, step)
+
+    def _others_spare_s(self, served: Collection[str]) -> float:
+        """Return how long no urgent model but these is late by, whenever its requests come."""
         models = self._state.variants
         return min(
-            (s for model, s in self._spare_s.items() if model != lane.model and model in models),
+            (s for model, s in self._spare_s.items() if model not in served and model in models),
             default=math.inf,
         )
 

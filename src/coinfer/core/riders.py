@@ -44,12 +44,12 @@ from coinfer.core.state import State
 from coinfer.core.substitutes import fused_substitute
 from coinfer.core.variants import Way
 
-__all__ = ["Riders"]
+__all__ = ["LEAST_GAIN", "MOST_UNFAIR", "Riders"]
 
-_LEAST_GAIN = 0.05
+LEAST_GAIN = 0.05
 """Share of a run of its own by which riding must be cheaper: less is noise of the measurement."""
 
-_MOST_UNFAIR = 2.0
+MOST_UNFAIR = 2.0
 """What is learnt of a fused run counts less by this at most: what slows it down further, and not
 runs apart as far as is known, is taken for its own. Runs apart then show whether it is."""
 
@@ -176,7 +176,7 @@ class Riders:
                 if made_late > sum(each >= seconds for each in each_left_s):
                     continue
             fair_s = seconds * self._fairness(fused, lane, step)
-            gain_s = (1 - _LEAST_GAIN) * (own_s + sum([each[0] for each in others])) - fair_s
+            gain_s = (1 - LEAST_GAIN) * (own_s + sum([each[0] for each in others])) - fair_s
             run_s = fair_s + handover_s
             gain_s += handover_s * len(others) - backlog.least_gain_s(run_s)
             if not others or gain_s <= 0 or run_s >= each_s * (1 + len(others)):
@@ -203,7 +203,7 @@ class Riders:
         slowed, key, (span, processor, _) = self._state.estimates.slowed, lane.key, step
         own = slowed(lane.variant, processor, span, key.batch, key.shape)
         fused_slowed = slowed(fused.name, processor, span, key.batch, key.shape)
-        return max(1 / _MOST_UNFAIR, min(1.0, own / fused_slowed))
+        return max(1 / MOST_UNFAIR, min(1.0, own / fused_slowed))
 
     def _heads(
         self,
@@ -307,7 +307,7 @@ class Riders:
                     continue
                 limit_s = min(limit_s, spare_s)
             chosen.append(request)
-            saved_s = (1 - _LEAST_GAIN) * own_s * count - seconds
+            saved_s = (1 - LEAST_GAIN) * own_s * count - seconds
             if saved_s > most_saved_s:
                 most_saved_s, best = saved_s, count - 1
         return tuple(chosen[:best])

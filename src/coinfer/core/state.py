@@ -503,6 +503,8 @@ class State:
         name, members, profile, places, handover_s = event
         was_tight = self.residency.is_tight
         self.units[name] = 1
+        if self.express is not None:
+            self.express.add_model(name, profile)
         self.estimates.add(name, profile)
         self.residency.add(name, {}, places)
         present = [model for model in members if model in self.variants]

@@ -4,6 +4,9 @@ To have another thread do something takes some ten microseconds, and so does its
 one interpreter wait for each other besides. A thread that would only wait for its answer may as
 well compute it, and so may one that serves many clients: what is a wake-up's work is done by then.
 The core decides as always, and takes the run to be the processor's.
+
+What preempts is performed by whoever asks for it up to half a millisecond: beside threads that give
+way, to wake another one may take a time slice of theirs, and the answer another.
 """
 
 from __future__ import annotations
@@ -12,12 +15,15 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from coinfer.core.preemption import BRIEF_S, stays_on_top
 from coinfer.errors import ConfigurationError
+from coinfer.machine.memories import lowers_threads
 from coinfer.machine.processor import Processor
 from coinfer.runtime import clock
 from coinfer.runtime.mailbox import Mailbox
 from coinfer.runtime.worker import Job, Worker
 from coinfer.runtime.yielding import Yielding
+from coinfer.threads.priority import is_lowered
 
 __all__ = ["Attention", "Lent", "Soon"]
 
@@ -39,8 +45,9 @@ class Attention:
 
     Args:
         mailbox: Of the event loop.
-        processors: Those of which brief runs may be lent say how long waking takes (`wake_s`).
-        yielding: While threads give way to others, whoever asks may be none of them.
+        processors: Those of which brief runs may be lent say how long waking takes (`wake_s`), or
+            preempt by the priority of threads.
+        yielding: The threads that give way to what preempts.
         done: `EventLoop.done`.
     """
 
@@ -52,9 +59,10 @@ class Attention:
         done: Callable[..., None],
     ) -> None:
         self._mailbox = mailbox
-        self._most_s = {
-            p.name: p.wake_s * _WAKES for p in processors if p.threads == 1 and not p.overlays
-        }
+        alone = [p for p in processors if p.threads == 1]
+        self._most_s = {p.name: p.wake_s * _WAKES for p in alone if not p.overlays}
+        self._express = {p.name for p in alone if lowers_threads(p)}
+        self._most_s |= dict.fromkeys(self._express, BRIEF_S)
         self._yielding = yielding
         self._done = done
 
@@ -62,12 +70,19 @@ class Attention:
         """Lend a job to the thread that handles the present event, if it may be; tell whether.
 
         That is so if it takes less than the wakes that it saves, and no other is lent: were that
-        one to hang, this one's processor would be given up with it.
+        one to hang, this one's processor would be given up with it. Once threads give way, it must
+        be urgent, and this thread none of them; the first that preempts is never lent, for with it
+        they begin.
         """
         execution, lent = job.execution, self._mailbox.lent
-        if lent is None or lent or self._yielding.has_begun:
+        if lent is None or lent:
             return False
-        if execution.expected_s > self._most_s.get(execution.processor, 0.0):
+        processor = execution.processor
+        if execution.expected_s > self._most_s.get(processor, 0.0):
+            return False
+        if self._yielding.has_begun and (not stays_on_top(execution) or is_lowered()):
+            return False
+        if processor in self._express and not self._yielding.is_lowering:
             return False
         worker.lend()
         lent.append((worker, job))

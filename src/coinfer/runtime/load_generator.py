@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -15,11 +16,15 @@ from coinfer.backends.base import Tensors
 from coinfer.core.request import OnLate
 from coinfer.errors import ClosedError
 from coinfer.runtime import clock
+from coinfer.runtime.attention import Soon
 from coinfer.threads.priority import give_up_lag
 from coinfer.workload.load import Due, Load
 from coinfer.workload.scenario import ModelSpec
 
-__all__ = ["LoadGenerator", "Submits", "Tick"]
+__all__ = ["Attend", "LoadGenerator", "Submits", "Tick"]
+
+Attend = Callable[[int, Soon | None], None]
+"""`Engine.attend`."""
 
 Tick = Callable[[float], bool]
 """Called a few times per second with the seconds since the start; False stops the load."""
@@ -61,6 +66,8 @@ class LoadGenerator:
         load: What is due when.
         feeds: Prepared inputs by model, used in rotation.
         specs: Deadline, priority and what to do when late, by model.
+        attend: `Engine.attend`, if the thread that plays is to perform brief runs itself; that must
+            not be the main one.
     """
 
     def __init__(
@@ -69,8 +76,10 @@ class LoadGenerator:
         load: Load,
         feeds: Mapping[str, Sequence[Tensors]],
         specs: Mapping[str, ModelSpec],
+        attend: Attend | None = None,
     ) -> None:
         self._engine = engine
+        self._attend = attend
         self._load = load
         self._feeds = feeds
         self._specs = specs
@@ -80,6 +89,7 @@ class LoadGenerator:
         # threads that may have to give way, and whoever submits in time must not wait for these.
         self._news: SimpleQueue[Due] = SimpleQueue()
         self._planning = threading.Lock()
+        self._soon: deque[Callable[[], None]] = deque()
         self._stopped = False
 
     def play(self, on_tick: Tick) -> None:
@@ -88,6 +98,17 @@ class LoadGenerator:
         A load without an end is over when all that it wants is submitted. What comes after
         requests that are still in flight is submitted as these are answered, until `stop`.
         """
+        if self._attend is None:
+            self._play(on_tick)
+            return
+        thread = threading.get_ident()
+        self._attend(thread, self._soon.append)
+        try:
+            self._play(on_tick)
+        finally:
+            self._attend(thread, None)
+
+    def _play(self, on_tick: Tick) -> None:
         self._plan(self._load.initial())
         while not self._stopped:
             now_s = clock.now() - self.start_s
@@ -113,6 +134,9 @@ class LoadGenerator:
             due_s = agenda[0].time_s if agenda else math.inf
             awaited_s = min(due_s, until_s) + self.start_s
             wait_s = awaited_s - clock.now()
+            if wait_s > 0 and self._soon:  # all that is due now is submitted
+                self._soon.popleft()()
+                wait_s = awaited_s - clock.now()
             if wait_s > 0:
                 give_up_lag()  # others may run for some milliseconds meanwhile
                 wait_s = awaited_s - clock.now()

@@ -28,6 +28,7 @@ from coinfer.metrics.records import Window
 from coinfer.metrics.xrbench import ScoredCounts
 from coinfer.plan.plan import Plan
 from coinfer.runtime import clock
+from coinfer.runtime.apart import do_apart
 from coinfer.runtime.engine import Engine
 from coinfer.runtime.interruption import Interruption
 from coinfer.runtime.load_generator import LoadGenerator
@@ -116,11 +117,16 @@ def play(
         _warm_up(engine, ready)
         with heap.settled(), Interruption() as interruption:
             load = Load(scenario)
-            driver = LoadGenerator(engine, load, ready.feeds, scenario.models)
+            driver = LoadGenerator(engine, load, ready.feeds, scenario.models, engine.attend)
             recorder = _recorder(scenario, driver.start_s, engine.plan, keep_records=keep_records)
             _watch(engine, recorder, observer, explainer)
             playing = _Playing(engine, driver, recorder, load, interruption, enough)
-            driver.play(partial(playing.goes_on, on_tick))
+            do_apart(
+                partial(driver.play, lambda _now_s: True),
+                lambda: playing.goes_on(on_tick, clock.now() - driver.start_s),
+                driver.stop,
+                "coinfer-load",
+            )
             playing.finish(is_endless=scenario.end_s == math.inf)
         if engine.fault is not None:
             raise engine.fault

@@ -24,6 +24,7 @@ __all__ = [
     "LOWEST",
     "above_idle_class",
     "give_up_lag",
+    "is_lowered",
     "lower_current_thread",
     "lower_marked",
     "mark_current_thread",
@@ -61,6 +62,11 @@ def lower_current_thread() -> bool:
         and where a container forbids it; the log says so once.
     """
     return _lowered(threading.get_native_id())
+
+
+def is_lowered() -> bool:
+    """Tell whether the calling thread gives way to threads of normal priority."""
+    return sys.platform == "linux" and os.getpriority(os.PRIO_PROCESS, 0) >= LOWEST
 
 
 @contextmanager

@@ -1,0 +1,101 @@
+"""Shared preemption: which urgent requests share one run on an express processor.
+
+The rule of `coinfer.core.riders` for fused variants, where runs preempt: the first waiting request
+of each other member rides along if it is in time by that, and one run takes less than runs of their
+own, handing each over included. Beside threads of a lower priority each hand-over may take a time
+slice, so all of them are answered after one. Of several fused variants the one is taken that takes
+least per request. What is compared are times as measured: how much slower runs are than that is
+learnt only of what runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection
+
+from coinfer.core.express import ExpressProcessors
+from coinfer.core.fusing import Fused
+from coinfer.core.lane import Lane
+from coinfer.core.request import Request
+from coinfer.core.riders import LEAST_GAIN, MOST_UNFAIR
+from coinfer.core.routes import Step
+from coinfer.core.state import State
+
+__all__ = ["Shared", "shared_run"]
+
+Shared = tuple[str, Step, tuple[Request, ...]]
+"""A fused variant, its step, and who rides along with the first request."""
+
+
+def shared_run(
+    state: State,
+    express: ExpressProcessors,
+    lane: Lane,
+    request: Request,
+    step: Step,
+    longest_s: Callable[[Collection[str]], float],
+) -> Shared | None:
+    """Return how a request that is to start on an express processor shares the run; None: not.
+
+    Args:
+        state: The state.
+        express: The express processors.
+        lane: Where the request waits.
+        request: The request.
+        step: Its step there, alone.
+        longest_s: Returns how long a run may take that serves requests of these models.
+    """
+    processor, key = step.processor, lane.key
+    own_s = _measured_s(express, lane.variant, step, lane)
+    found, least_s = None, math.inf
+    for fused in lane.fused:
+        row = express.estimates.row(fused.name, step.span, key.batch, key.shape)
+        seconds = row.get(processor, math.inf)
+        if seconds > request.deadline_s - state.now:
+            continue
+        if not state.residency.may_start(fused.name, step.span, processor):
+            continue
+        riding = _riding(state, express, lane, request, fused, step, seconds)
+        count = len(riding)
+        measured_s = _measured_s(express, fused.name, step, lane)
+        alone_s = own_s + sum(_measured_s(express, each.variant, step, each) for each in riding)
+        saved_s = (1 - LEAST_GAIN) * alone_s + fused.handover_s * count - measured_s
+        each_s = (measured_s + fused.handover_s) / (1 + count)
+        if not riding or saved_s <= 0 or each_s >= least_s:
+            continue
+        if seconds > longest_s({lane.model, *[each.model for each in riding]}):
+            continue
+        least_s = each_s
+        riders = tuple([each.head for each in riding])
+        found = fused.name, Step(step.span, processor, seconds), riders
+    return found
+
+
+def _riding(
+    state: State,
+    express: ExpressProcessors,
+    lane: Lane,
+    request: Request,
+    fused: Fused,
+    step: Step,
+    seconds: float,
+) -> list[Lane]:
+    """Return the lanes of which the first request may ride in a fused run of so many seconds."""
+    key, (span, processor, _), found = lane.key, step, []
+    for other in state.heads_of(fused, key):
+        rider = other.head
+        if other is lane or fused not in other.fused or rider.sizes != request.sizes:
+            continue
+        if seconds > rider.deadline_s - state.now:
+            continue
+        if processor in express.estimates.row(other.variant, span, key.batch, key.shape):
+            found.append(other)
+    return found
+
+
+def _measured_s(express: ExpressProcessors, variant: str, step: Step, lane: Lane) -> float:
+    """Return what a run takes without what slows it down here, as far as that is believed."""
+    (span, processor, _), (batch, shape) = step, (lane.key.batch, lane.key.shape)
+    slowed = express.estimates.slowed(variant, processor, span, batch, shape)
+    seconds = express.estimates.row(variant, span, batch, shape)[processor]
+    return seconds / min(max(slowed, 1.0), MOST_UNFAIR)
