@@ -96,6 +96,24 @@ def test_the_variant_is_taken_that_takes_least_per_request() -> None:
     assert on_top(vm) == [("two", "ab"), ("c", "c"), ("d", "d")]
 
 
+def test_a_variant_that_does_not_run_there_is_passed_by() -> None:
+    ordinary = processors("cpu0", "cpu1")
+    vm = VirtualMachine(
+        [*ordinary, *express_on(ordinary[0])],
+        make_policy("fcfs"),
+        {
+            **{model: {"cpu0": RUN_S, "cpu1": RUN_S} for model in TENANTS},
+            "heavy": {"cpu0": 10.0, "cpu1": 10.0},
+        },
+        fused={"all": (TENANTS, {"cpu1": FUSED_S})},
+    )
+    for _ in range(2):
+        vm.submit("heavy")
+    ask(vm, "abcd", math.inf, priority=1)
+    vm.run(until_s=1.0)
+    assert on_top(vm) == [(model, model) for model in "abcd"]
+
+
 def test_nobody_becomes_late_by_riding() -> None:
     vm = machine()
     numbers = [vm.submit("d", deadline_s=0.015, is_followed=True), *ask(vm, "abc", 0.04)]

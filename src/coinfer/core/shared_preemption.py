@@ -50,8 +50,8 @@ def shared_run(
     found, least_s = None, math.inf
     for fused in lane.fused:
         row = express.estimates.row(fused.name, step.span, key.batch, key.shape)
-        seconds = row.get(processor, math.inf)
-        if seconds > request.deadline_s - state.now:
+        seconds = row.get(processor)
+        if seconds is None or seconds > request.deadline_s - state.now:
             continue
         if not state.residency.may_start(fused.name, step.span, processor):
             continue

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from coinfer.metrics.recorder import Recorder
 from coinfer.model import Model, model_from_ir
 from coinfer.plan.plan import Plan, PolicyChoice
 from coinfer.profiling import ProfileCache
+from coinfer.runtime.apart import do_apart
 from coinfer.runtime.engine import Engine
 from coinfer.runtime.load_generator import LoadGenerator
 from coinfer.workload.load import Load
@@ -71,7 +73,7 @@ def submission(cache: ProfileCache | None = None) -> Submission:
         cache: Where to look first and to keep the result.
     """
     parts: dict[str, object] = {
-        "submission": 1,
+        "submission": 2,
         "machine": cpu_name(),
         "moments": _MOMENTS,
         "together": _TOGETHER,
@@ -125,8 +127,8 @@ def _begun_s(together: int) -> _Begun:
     )
     with _engine(names) as (engine, recorder, model):
         feeds = {name: [model.sample_inputs()] for name in names}
-        load = LoadGenerator(engine, Load(scenario), feeds, scenario.models)
-        load.play(lambda _now_s: True)
+        load = LoadGenerator(engine, Load(scenario), feeds, scenario.models, engine.attend)
+        do_apart(partial(load.play, lambda _: True), lambda: True, load.stop, "coinfer-load")
         engine.drain()
     services = {record.request_ids[0]: record.service_s or 0.0 for record in recorder.executions()}
     firsts: dict[float, tuple[float, float]] = {}
