@@ -17,6 +17,7 @@ from coinfer.machine.profile import Profile
 from coinfer.model import Model
 from coinfer.testing.models import tiny_linear
 from coinfer.threads.priority import LOWEST, lower_current_thread
+from runtime import noting
 from runtime.test_attention import in_thread
 
 MODEL = tiny_linear().model
@@ -88,12 +89,28 @@ def infer(engine: Engine) -> object:
     return engine.infer("quick", FEED, deadline_s=5.0)
 
 
+def attend(engine: Engine) -> None:
+    """Submit in a thread that performs only what is urgent, and look on."""
+    soon = list[Callable[[], None]]()
+    engine.attend(threading.get_ident(), soon.append, only_urgent=True)
+    future = engine.submit("quick", FEED, deadline_s=5.0)
+    assert not future.done()
+    soon.pop()()
+    future.result(PATIENCE_S)
+    engine.attend(threading.get_ident(), None)
+
+
 WORKER = ("cpu0+", "coinfer-cpu0+")
 
 
 @linux
 def test_the_first_makes_others_give_way_and_further_ones_are_performed_by_who_asks() -> None:
     assert overtaken(infer) == [WORKER, ("cpu0+", "asks")]
+
+
+@linux
+def test_so_they_are_by_a_thread_that_performs_nothing_else() -> None:
+    assert overtaken(attend) == [WORKER, ("cpu0+", "asks")]
 
 
 @linux
@@ -109,6 +126,22 @@ def test_so_is_what_a_thread_asks_that_gives_way_itself() -> None:
 
     assert overtaken(ask) == [WORKER] * 2
     assert LOWEST > 0
+
+
+def test_so_is_a_brief_run_where_the_thread_performs_only_what_is_urgent() -> None:
+    backend = noting.Noting()
+
+    def act() -> None:
+        soon = list[Callable[[], None]]()
+        made.attend(threading.get_ident(), soon.append, only_urgent=True)
+        future = made.submit("m", noting.FEED)
+        soon.pop()()
+        future.result(PATIENCE_S)
+        made.attend(threading.get_ident(), None)
+
+    with noting.noting_engine(backend) as made:
+        in_thread(act)
+    assert backend.threads == ["coinfer-p0"]
 
 
 def test_so_is_what_preempts_on_a_device() -> None:

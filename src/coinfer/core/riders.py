@@ -23,8 +23,9 @@ measured than of runs apart: only what runs is learnt. Of several fused variants
 is taken which takes least per request. Where memory has a budget, only of those that are loaded;
 whose own is not is served by one that is, alone if nobody rides.
 
-Forks, express runs, and requests that failed before have no riders. Stacked can only be what has
-equal sizes. A lane that does not batch is not looked at.
+Forks, and requests that failed before, have no riders; what preempts only in fused variants, by a
+rule of its own (`coinfer.core.shared_preemption`). Stacked can only be what has equal sizes. A lane
+that does not batch is not looked at.
 """
 
 from __future__ import annotations

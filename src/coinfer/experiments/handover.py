@@ -127,7 +127,8 @@ def _begun_s(together: int) -> _Begun:
     )
     with _engine(names) as (engine, recorder, model):
         feeds = {name: [model.sample_inputs()] for name in names}
-        load = LoadGenerator(engine, Load(scenario), feeds, scenario.models, engine.attend)
+        attend = partial(engine.attend, only_urgent=True)
+        load = LoadGenerator(engine, Load(scenario), feeds, scenario.models, attend)
         do_apart(partial(load.play, lambda _: True), lambda: True, load.stop, "coinfer-load")
         engine.drain()
     services = {record.request_ids[0]: record.service_s or 0.0 for record in recorder.executions()}

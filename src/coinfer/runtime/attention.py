@@ -25,7 +25,7 @@ from coinfer.runtime.worker import Job, Worker
 from coinfer.runtime.yielding import Yielding
 from coinfer.threads.priority import is_lowered
 
-__all__ = ["Attention", "Lent", "Soon"]
+__all__ = ["Attention", "Lent", "Soon", "Taken"]
 
 Lent = tuple[Worker, Job]
 """A job that is performed in place of a worker."""
@@ -38,6 +38,17 @@ _WAKES = 2
 
 _FOR_S = 0.001
 """For so long a thread performs jobs; then it goes back to what it is for."""
+
+
+class Taken(list[Lent]):
+    """What a thread has taken over.
+
+    Attributes:
+        only_urgent: Whether it takes nothing but what preempts.
+    """
+
+    def __init__(self, *, only_urgent: bool = False) -> None:
+        self.only_urgent = only_urgent
 
 
 class Attention:
@@ -53,7 +64,7 @@ class Attention:
 
     def __init__(
         self,
-        mailbox: Mailbox[Any, Any, Lent],
+        mailbox: Mailbox[Any, Any, Taken],
         processors: Sequence[Processor],
         yielding: Yielding,
         done: Callable[..., None],
@@ -82,7 +93,10 @@ class Attention:
             return False
         if self._yielding.has_begun and (not stays_on_top(execution) or is_lowered()):
             return False
-        if processor in self._express and not self._yielding.is_lowering:
+        if processor in self._express:
+            if not self._yielding.is_lowering:
+                return False
+        elif lent.only_urgent:
             return False
         worker.lend()
         lent.append((worker, job))
@@ -111,13 +125,14 @@ class Attention:
         if later.get(thread) is _nothing:  # else another thread had it attend, or no more
             later.pop(thread, None)
 
-    def attend(self, is_over: Callable[[], bool]) -> None:
+    def attend(self, is_over: Callable[[], bool], *, only_urgent: bool = False) -> None:
         """Handle what was asked, and perform what is brief, for a moment.
 
         Args:
             is_over: Tells whether the thread has what it waits for; then workers go on.
+            only_urgent: Whether it performs nothing but what preempts.
         """
-        mailbox, lent = self._mailbox, list[Lent]()
+        mailbox, lent = self._mailbox, Taken(only_urgent=only_urgent)
         mailbox.look_and_take(lent)
         until_s = clock.now() + _FOR_S if lent else 0.0
         try:
@@ -130,8 +145,10 @@ class Attention:
             for worker, job in lent:
                 worker.give_lent(job)
 
-    def begin(self, thread: int, soon: Soon) -> None:
+    def begin(self, thread: int, soon: Soon, *, only_urgent: bool = False) -> None:
         """Have a thread attend, in a moment, whenever it asked something, until `end`.
+
+        Arguments are those of `Engine.attend`.
 
         Raises:
             ConfigurationError: it is the main thread.
@@ -146,7 +163,7 @@ class Attention:
         def attend() -> None:
             nonlocal is_due
             is_due = False
-            self.attend(_never)
+            self.attend(_never, only_urgent=only_urgent)
 
         def note() -> None:
             nonlocal is_due

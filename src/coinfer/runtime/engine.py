@@ -505,7 +505,7 @@ class Engine:
 
         self._ask = ask if note is None else noted
 
-    def attend(self, thread: int, soon: Soon | None) -> None:
+    def attend(self, thread: int, soon: Soon | None, *, only_urgent: bool = False) -> None:
         """Have a thread that submits requests for many perform brief runs itself.
 
         For servers: what such a thread submits is handled once it has submitted all that there is,
@@ -517,6 +517,8 @@ class Engine:
             soon: Has something called by that thread, in a moment, such as `call_soon` of an
                 `asyncio` loop. The thread must not wait for what it submits. None: it submits as
                 any other from now on; call that before it ends.
+            only_urgent: Whether it performs nothing but what preempts on a CPU core: for a thread
+                that has to be in time for what it submits next.
 
         Raises:
             ConfigurationError: it is the main thread.
@@ -524,7 +526,7 @@ class Engine:
         if soon is None:
             self._event_loop.attention.end(thread)
         else:
-            self._event_loop.attention.begin(thread, soon)
+            self._event_loop.attention.begin(thread, soon, only_urgent=only_urgent)
 
     def attach(self, observer: Observer | None, timekeeper: Timekeeper | None = None) -> None:
         """Let an observer see every step of the core from now on; None: nobody.

@@ -46,7 +46,7 @@ from coinfer.metrics.served_by import ServedBy
 from coinfer.runtime import clock
 from coinfer.runtime.answer_counts import AnswerCounts
 from coinfer.runtime.answer_errors import another, answer_error
-from coinfer.runtime.attention import Attention, Lent
+from coinfer.runtime.attention import Attention, Taken
 from coinfer.runtime.engine_warnings import EngineWarnings
 from coinfer.runtime.failure_notices import FailureNotices
 from coinfer.runtime.future import InferenceFuture
@@ -151,7 +151,7 @@ class EventLoop:
             partial(self._fail, "the thread that loads and evicts"),
         )
         settle = self._unanswered.settle
-        self._mailbox: Mailbox[Posted, Answer, Lent] = Mailbox(self._step, settle, self._ring)
+        self._mailbox: Mailbox[Posted, Answer, Taken] = Mailbox(self._step, settle, self._ring)
         self.post, self.look = self._mailbox.post, self._mailbox.look
         self.ask = self._mailbox.post_with_others
         self.attention = Attention(self._mailbox, processors, self._yielding, self.done)

@@ -66,8 +66,8 @@ class LoadGenerator:
         load: What is due when.
         feeds: Prepared inputs by model, used in rotation.
         specs: Deadline, priority and what to do when late, by model.
-        attend: `Engine.attend`, if the thread that plays is to perform brief runs itself; that must
-            not be the main one.
+        attend: `Engine.attend`, if the thread that plays is to perform brief runs itself, once all
+            that is due is submitted; that must not be the main one.
     """
 
     def __init__(

@@ -90,7 +90,7 @@ class Mailbox(Generic[ItemT, AnswerT, LentT]):
         self._owned = threading.Lock()
         self._here = _Here()
         self.later: dict[int, Callable[[], None]] = {} if ring is None else {_main: ring}
-        self.lent: list[LentT] | None = None
+        self.lent: LentT | None = None
 
     @property
     def is_answering(self) -> bool:
@@ -143,7 +143,7 @@ class Mailbox(Generic[ItemT, AnswerT, LentT]):
         if self._ring is not None:
             self._ring()
 
-    def look_and_take(self, lent: list[LentT]) -> None:
+    def look_and_take(self, lent: LentT) -> None:
         """Handle what is there, as `look` does; the owner may leave something to the caller.
 
         Written out, as `look` is on the path of every request.

@@ -117,7 +117,8 @@ def play(
         _warm_up(engine, ready)
         with heap.settled(), Interruption() as interruption:
             load = Load(scenario)
-            driver = LoadGenerator(engine, load, ready.feeds, scenario.models, engine.attend)
+            attend = partial(engine.attend, only_urgent=True)
+            driver = LoadGenerator(engine, load, ready.feeds, scenario.models, attend)
             recorder = _recorder(scenario, driver.start_s, engine.plan, keep_records=keep_records)
             _watch(engine, recorder, observer, explainer)
             playing = _Playing(engine, driver, recorder, load, interruption, enough)
