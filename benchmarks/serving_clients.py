@@ -1,12 +1,14 @@
 """What a crowd of idle, slow, halting and vanishing clients does to a server and to other clients.
 
-    python benchmarks/serving_clients.py [--quick] [--seconds 600] [--idle 10000]
+    python benchmarks/serving_clients.py [--quick] [--seconds 600] [--idle 10000] [--control]
 
 One process asks steadily: four connections, each 50 times per second, with 1 KiB each way on the
 null backend. Another is the crowd: idle connections, which are opened again when the server closes
 them; 200 clients that send a request of 1.2 KB in pieces of 64 bytes, one per second; 200 that send
 half of a body and wait; and 50 per second that ask and reset their connection at once. The steady
-ones are measured before, with the crowd, and after. Memory is the server's resident set.
+ones are measured before, with the crowd, and after. Memory is the server's resident set. With
+`--control` they are measured once more while the crowd is at another server: what is left then is
+due to the processor time of the crowd and its server.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+from rich.console import Console
 
 from environment import OtherWork, print_environment
 from requirement import Requirement, print_requirements
@@ -45,6 +48,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="200 idle ones for 5 s, no claims")
     parser.add_argument("--seconds", type=float, default=600.0, help="of the crowd")
     parser.add_argument("--idle", type=int, default=10_000)
+    parser.add_argument("--control", action="store_true", help="also the crowd at another server")
     given = parser.parse_args()
     seconds, idle = (5.0, 200) if given.quick else (given.seconds, given.idle)
     # The server and the crowd are processes of their own, and each connection is a file in both.
@@ -68,11 +72,11 @@ def main() -> int:
                 peak = memory.samples[-1]
             time.sleep(2.0)
             after = asyncio.run(asked(ports["http"], request, calm_s))
-    table = new_table(("steady clients",), ("answers", "p50 ms", "p99 ms", "longest ms"))
-    for name, found in (("before", before), ("with the crowd", during), ("after", after)):
-        figures = (np.percentile(found, 50), np.percentile(found, 99), max(found))
-        table.add_row(name, str(len(found)), *(f"{each * 1e3:.2f}" for each in figures))
-    console.print(table)
+            measured = [("before", before), ("with the crowd", during), ("after", after)]
+            if given.control:
+                found = asked_beside(ports["http"], request, idle, seconds)
+                measured.append(("with the crowd at another server", found))
+    print_measured(console, measured)
     console.print(f"the crowd: {crowd.said}; the server at its end: {peak / 2**20:.0f} MiB")
     console.print(other.note)
     calm = statistics.mean(float(np.percentile(each, 99)) for each in (before, after))
@@ -94,6 +98,27 @@ def main() -> int:
             ),
         ],
     )
+
+
+def print_measured(console: Console, measured: list[tuple[str, list[float]]]) -> None:
+    """Print what the steady ones waited, by what else was there."""
+    table = new_table(("steady clients",), ("answers", "p50 ms", "p99 ms", "longest ms"))
+    for name, found in measured:
+        figures = (np.percentile(found, 50), np.percentile(found, 99), max(found))
+        table.add_row(name, str(len(found)), *(f"{each * 1e3:.2f}" for each in figures))
+    console.print(table)
+
+
+def asked_beside(port: int, request: bytes, idle: int, seconds: float) -> list[float]:
+    """Ask while the crowd is at another server."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ours(Path(folder), "coinfer", "null") as others,
+    ):
+        file = Path(folder) / "request"
+        file.write_bytes(request)
+        with Crowd(others["http"], idle, file):
+            return asyncio.run(asked(port, request, seconds))
 
 
 def request_of(folder: Path) -> bytes:

@@ -18,6 +18,7 @@ from uvicorn.server import ServerState
 from coinfer.server.http.connection import Connection
 from coinfer.server.http.front_end import HttpFrontEnd
 from coinfer.server.http.known_heads import KnownHeads
+from coinfer.server.http.timing_wheel import TimingWheel
 from coinfer.server.serving import Server
 from server.servers import echo, serving
 
@@ -111,7 +112,8 @@ async def answers(
     assert server._direct is not None
     assert server._server is not None
     given = {"config": server._server.config, "server_state": ServerState(), "app_state": {}}
-    connection = Connection(**given, limits=server._limits, direct=server._direct)
+    wheel = TimingWheel(asyncio.get_running_loop())
+    connection = Connection(**given, limits=server._limits, direct=server._direct, wheel=wheel)
     wire = Wire()
     connection.connection_made(wire)
     for piece in pieces:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import socket
 import time
 from collections.abc import Iterator
+from itertools import pairwise
+from typing import cast
 from weakref import ref
 
 import pytest
@@ -32,6 +35,15 @@ def hasty() -> Iterator[Server]:
 
 def connected(server: Server) -> socket.socket:
     return socket.create_connection(("127.0.0.1", server.ports["http"]), timeout=20)
+
+
+def connections_of(server: Server) -> set[object]:
+    """Return the connections that are open, kept up to date."""
+    front_ends = server._front_ends
+    assert front_ends is not None
+    [http] = [each for each in front_ends._front_ends if isinstance(each, HttpFrontEnd)]
+    assert http._server is not None
+    return cast("set[object]", http._server.server_state.connections)
 
 
 def said(server: Server, *sent: bytes) -> bytes:
@@ -61,11 +73,7 @@ def said(server: Server, *sent: bytes) -> bytes:
 )
 def test_nothing_of_a_closed_connection_waits_for_the_collector(sent: bytes) -> None:
     with serving(MODELS) as server:
-        front_ends = server._front_ends
-        assert front_ends is not None
-        [http] = [each for each in front_ends._front_ends if isinstance(each, HttpFrontEnd)]
-        assert http._server is not None
-        connections = http._server.server_state.connections
+        connections = connections_of(server)
         gc.collect()
         gc.disable()
         try:
@@ -73,12 +81,49 @@ def test_nothing_of_a_closed_connection_waits_for_the_collector(sent: bytes) -> 
                 until(lambda: len(connections) == 1)
                 made = [ref(each) for each in connections]
                 client.sendall(sent)
+                if sent:
+                    until(lambda: made[0]() not in connections)
+                    made += [ref(each) for each in list(connections)]
                 if sent in (LIVE, INFER + b"Content-Length: 2\r\n\r\n{}"):
                     assert client.recv(1 << 16)
             until(lambda: not connections)
-            until(lambda: made[0]() is None)
+            until(lambda: all(each() is None for each in made))
         finally:
             gc.enable()
+
+
+def test_a_connection_by_which_nothing_came_is_few_objects() -> None:
+    with serving(MODELS) as server:
+        connections = connections_of(server)
+        gc.collect()
+        before = len(gc.get_objects())
+        clients = [connected(server) for _ in range(200)]
+        until(lambda: len(connections) == 200)
+        gc.collect()
+        objects = (len(gc.get_objects()) - before) / 200
+        for client in clients:
+            client.close()
+    assert objects < 8  # one of them is the client's
+
+
+def test_connections_that_are_idle_together_are_not_closed_together(hasty: Server) -> None:
+    connections, left = connections_of(hasty), list[int]()
+    front_ends = hasty._front_ends
+    assert front_ends is not None
+    until(lambda: not connections)
+
+    async def follow() -> None:
+        while not left or connections:
+            left.append(len(connections))
+            await asyncio.sleep(0)  # an iteration of the loop
+
+    clients = [connected(hasty) for _ in range(25)]
+    until(lambda: len(connections) == 25)
+    front_ends.call(follow).result(20)
+    for client in clients:
+        client.close()
+    assert left[0] == 25
+    assert max(before - after for before, after in pairwise(left)) == 1
 
 
 def test_a_connection_on_which_nothing_is_asked_is_closed(hasty: Server) -> None:

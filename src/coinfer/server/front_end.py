@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from coinfer.runtime.attention import Soon
 from coinfer.server.handover import Handover
+from coinfer.threads.time_slice import shorten_time_slice
 
 __all__ = ["Attend", "FrontEnd", "FrontEnds", "change_attention"]
 
@@ -111,6 +112,7 @@ class FrontEnds:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
+        shorten_time_slice()
         try:
             self._loop.run_forever()
         finally:

@@ -10,12 +10,14 @@ import asyncio
 import logging
 from typing import Any, cast
 
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from coinfer.server.http.direct import Direct, DirectCycle
+from coinfer.server.http.timing_wheel import TimingWheel
 from coinfer.server.limits import ServerLimits
 
-__all__ = ["Connection"]
+__all__ = ["Connection", "refuse"]
 
 _MOST_HEAD_BYTES = 1 << 16
 """Of a request besides its body: line, headers, and what frames chunks."""
@@ -27,22 +29,39 @@ _log = logging.getLogger("coinfer.server.connection")
 _log.setLevel(logging.ERROR)  # what clients send wrong would fill the log
 
 
+def refuse(transport: Any, status: bytes, why: bytes) -> None:
+    """Say why, and close."""
+    body = b'{"error":"%s"}' % why
+    kind = b"content-type: application/json\r\nconnection: close"
+    head = b"HTTP/1.1 %s\r\n%s\r\ncontent-length: %d\r\n\r\n" % (status, kind, len(body))
+    transport.write(head + body)
+    transport.close()
+
+
 class Connection(HttpToolsProtocol):
     """Closes the connection of a client that takes too much.
 
     Args:
-        limits: How many connections there may be, and the times that a client has.
+        limits: The times that a client has.
         direct: Answers small inferences without uvicorn's cycle and its task.
+        wheel: Looks at it when one of these times may be over.
         given: What uvicorn gives.
+
+    Attributes:
+        since_s: When what is waited for began to be.
+        slot: The wheel's.
     """
 
-    def __init__(self, *given: Any, limits: ServerLimits, direct: Direct, **named: Any) -> None:
+    def __init__(
+        self, *given: Any, limits: ServerLimits, direct: Direct, wheel: TimingWheel, **named: Any
+    ) -> None:
         super().__init__(*given, **named)
         self.logger = _log
+        self.since_s = 0.0
+        self.slot = 0
         self._limits = limits
         self._direct = direct
-        self._timer: asyncio.TimerHandle | None = None
-        self._since_s = 0.0
+        self._wheel = wheel
         self._is_begun = False
         self._head_bytes = 0
         self._body_bytes = 0
@@ -50,23 +69,22 @@ class Connection(HttpToolsProtocol):
         self._unsent_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take the connection, or close it if there are too many."""
-        super().connection_made(transport)
-        self._direct.turnover.note()
-        if len(self.connections) > self._limits.connections:
-            self._refuse(b"503 Service Unavailable", b"too many connections are open")
-            return
+        """Take the connection."""
+        # As uvicorn does, but for the addresses of both ends: nobody asks for them, and each takes
+        # a socket object.
+        self.connections.add(self)
+        self.transport = transport
+        self.flow = FlowControl(transport)
+        self.scheme = "http" if transport.get_extra_info("sslcontext") is None else "https"
         self._rest()
-        self._look_after(min(self._limits.idle_s, self._limits.body_s))
+        self._wheel.add(self, min(self._limits.idle_s, self._limits.body_s))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._wheel.discard(self)
         super().connection_lost(exc)
         # These know this connection: nothing is left for the garbage collector, which would keep
         # others waiting. uvicorn's own cycle forgets it once the application returns.
-        self._timer = None
         self.parser = cast(Any, None)
         if type(cast(object, self.cycle)) is DirectCycle:
             self.cycle = cast(Any, None)
@@ -98,7 +116,11 @@ class Connection(HttpToolsProtocol):
         # A chunk may be as small as what frames it.
         if self._head_bytes > _MOST_HEAD_BYTES + self._body_bytes:
             if self._is_begun and not self.transport.is_closing():
-                self._refuse(b"431 Request Header Fields Too Large", b"the headers are too large")
+                refuse(
+                    self.transport,
+                    b"431 Request Header Fields Too Large",
+                    b"the headers are too large",
+                )
             else:
                 self.transport.abort()
 
@@ -118,7 +140,7 @@ class Connection(HttpToolsProtocol):
         # What came before it in the same bytes is not counted, nor is its own beginning.
         self._head_bytes = self._body_bytes = 0
         self._is_begun = True
-        self._since_s = self.loop.time()
+        self.since_s = self.loop.time()
         # As uvicorn does, but for what only its cycle needs: see `_take_as_usual`.
         self.url, self.headers, self.expect_100_continue = b"", [], False
 
@@ -170,7 +192,7 @@ class Connection(HttpToolsProtocol):
         if self.pipeline or self.transport.is_closing():
             super().on_response_complete()
             return
-        # As uvicorn does, but for its timer of idle connections: `_look` closes them.
+        # As uvicorn does, but for its timer of idle connections: `look` closes them.
         self.server_state.total_requests += 1
         if self.flow.read_paused:
             self.flow.resume_reading()
@@ -181,44 +203,31 @@ class Connection(HttpToolsProtocol):
         cycle = cast("RequestResponseCycle | None", self.cycle)
         return cycle is not None and cycle.response_complete and cycle.more_body
 
-    def _refuse(self, status: bytes, why: bytes) -> None:
-        body = b'{"error":"%s"}' % why
-        kind = b"content-type: application/json\r\nconnection: close"
-        head = b"HTTP/1.1 %s\r\n%s\r\ncontent-length: %d\r\n\r\n" % (status, kind, len(body))
-        self.transport.write(head + body)
-        self.transport.close()
-
     def _rest(self) -> None:
         if not self._is_begun:
-            self._since_s = self.loop.time()
+            self.since_s = self.loop.time()
         self._unread_bytes = 0
 
-    def _look_after(self, seconds: float) -> None:
-        self._timer = self.loop.call_later(seconds, self._look)
-
-    def _look(self) -> None:
-        """Close the connection if its client lets others wait; look again later."""
+    def look(self) -> float | None:
+        """Close it if its client lets others wait; return the seconds until the next look."""
         limits, transport = self._limits, self.transport
         unsent = transport.get_write_buffer_size()
         if unsent and unsent >= self._unsent_bytes > 0:  # it reads no answer
             transport.abort()
-            return
+            return None
         self._unsent_bytes = unsent
         cycle = cast("RequestResponseCycle | None", self.cycle)
         is_idle = cycle is None or cycle.response_complete
         if not unsent and (is_idle or self._is_begun):
             is_part_there = self._is_begun or self._is_answered_early
             most_s = limits.body_s if is_part_there else limits.idle_s
-            left_s = self._since_s + most_s - self.loop.time()
+            left_s = self.since_s + most_s - self.loop.time()
             if left_s <= 0:
                 transport.abort()
-                return
-            self._look_after(max(left_s, 0.01))
-            return
+                return None
+            return left_s
         is_body_awaited = cycle is not None and cycle.more_body and not self._body_bytes
-        if is_body_awaited and self.loop.time() >= self._since_s + limits.body_s:
-            self._refuse(
-                b"408 Request Timeout", b"the body of the request did not come within time"
-            )
-            return
-        self._look_after(min(limits.idle_s, limits.body_s))
+        if is_body_awaited and self.loop.time() >= self.since_s + limits.body_s:
+            why = b"the body of the request did not come within time"
+            refuse(transport, b"408 Request Timeout", why)
+        return min(limits.idle_s, limits.body_s)

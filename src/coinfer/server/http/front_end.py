@@ -7,7 +7,6 @@ import math
 import socket
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any, cast
 
 import uvicorn
@@ -17,10 +16,10 @@ from coinfer.server.access import Access
 from coinfer.server.front_end import Attend
 from coinfer.server.handover import Handover
 from coinfer.server.http.app import HttpApp
-from coinfer.server.http.connection import Connection
 from coinfer.server.http.direct import Direct
 from coinfer.server.http.infer_steps import InferSteps
 from coinfer.server.http.routes import Page, Routes
+from coinfer.server.http.unused_connection import Connections
 from coinfer.server.limits import ServerLimits
 from coinfer.server.room import Room
 from coinfer.server.service import Service
@@ -82,7 +81,7 @@ class HttpFrontEnd:
         config = uvicorn.Config(
             app,
             loop="none",
-            http=cast(Any, partial(Connection, limits=limits, direct=direct)),
+            http=cast(Any, Connections(limits, direct)),
             ws="none",
             lifespan="off",
             log_config=None,
