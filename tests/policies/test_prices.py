@@ -83,6 +83,20 @@ def test_a_run_narrower_than_usual_costs_what_a_server_of_others_does() -> None:
     assert among_single.cost_s(8, 1, 4, 0.1) < among_single.cost_s(8, 2, 4, 0.1)
 
 
+def test_while_others_wait_a_narrower_run_costs_its_own_cores_only() -> None:
+    """They take what it leaves of a group, for as long as the queue lasts."""
+    known = prices_of([(0.8, 0.05)], 16, 4.0, 0.1)
+    alone = known.cost_s(8, 1, 4, 0.1)
+    own = known.cost_s(8, 1, 1, 0.1)
+    costs = [known.cost_s(8, 1, 4, 0.1, queued) for queued in (-8, 0, 1, 2, 4, 64)]
+    assert costs == sorted(costs, reverse=True)
+    assert costs[:2] == [alone, alone]
+    assert alone > costs[2] > costs[3] > own
+    assert costs[5] == own  # 64 cores are busy for 0.4 s, and what comes meanwhile
+    assert known.cost_s(8, 4, 4, 0.1, 64) == known.cost_s(8, 4, 4, 0.1)
+    assert known.cost_s(8, 8, 4, 0.1, 64) == known.cost_s(8, 8, 4, 0.1)
+
+
 def test_what_has_to_wait_for_cores_costs_what_it_does_once_they_are_free() -> None:
     known = prices_of([(0.8, 0.05)], 16, 1.5, 0.1)
     costs = [known.cost_s(free, 4, 4, 0.1) for free in (0, 3, 4)]

@@ -67,6 +67,7 @@ def best_among_alike(
     usual = crowding.usual(view, lane)
     cost_s, patience = crowding.prices(n_units).cost_s, crowding.patience(usual)
     load, preempting, least_work_s = crowding.load, crowding.preempting, _INF
+    queued = waiting * usual.width - n_free
     for alike in view.alike:
         width = alike.width
         least_s = alike.least_s(seconds)
@@ -87,7 +88,7 @@ def best_among_alike(
             continue  # more cores than usual are taken where they are idle, not waited for
         weight = 1.0
         if least_s > 0.0:
-            weight += patience * cost_s(n_free, width, usual.width, least_s) / least_s
+            weight += patience * cost_s(n_free, width, usual.width, least_s, queued) / least_s
         if preempting:
             weight *= crowding.stall(width)
         if turns > 0.0:

@@ -12,8 +12,9 @@ The width with which a request would be answered soonest then is its usual one. 
 costs the others depends on how many cores are free just now, were all others of their usual widths:
 that is its price (`coinfer.policies.prices`). The load is known within its standard error only, and
 near 1 prices rise so steeply that their mean is not that of the mean load. So they are the mean of
-those one error above and below it, and are computed anew when it has moved by as much. A second
-counts by the share by which it slows a request down (`Crowding.patience`).
+those one error above and below it. Usual widths and prices are computed anew when it has moved by
+half of that: near the load at which a width is no longer the best, all keep to it until then. A
+second counts by the share by which it slows a request down (`Crowding.patience`).
 
 What preempts a run stops it as a whole, on whichever of its cores, so a wide run is stopped more
 often. How much is preempted is what was seen: few are urgent enough where cores are free.
@@ -44,6 +45,9 @@ known better."""
 
 _REFRESH = 256
 """Arrivals after which the work of a request is asked for again: it is learnt."""
+
+_MOVED = 0.5
+"""Standard errors by which the load has to move until widths and prices are computed anew."""
 
 _MOST = 0.98
 """Utilisation above which a width counts as if it were this, times what it is above it."""
@@ -147,7 +151,7 @@ class Crowding:
         if self._gap_s > 0:
             self.load = self._work_s / (self._gap_s * self._n_units)
             self.preempting = self._preempting_s / (self._gap_s * self._n_units)
-            if abs(self.load - self._settled) > self._error * self._settled:
+            if abs(self.load - self._settled) > _MOVED * self._error * self._settled:
                 self._settle()
 
     def _settle(self) -> None:
@@ -211,7 +215,7 @@ class Crowding:
 
     def _priced(self, n_units: int) -> Prices:
         if not self.load > 0.0 < self._usual_s:
-            return Prices([0.0] * (n_units + 1), 1.0, 0.0)
+            return Prices([0.0] * (n_units + 1), 1.0, 0.0, 0.0)
         busy = self.load * self._usual_work_s / self._work_s
         width = self._usual_work_s / self._usual_s
         self._wait_s = self._usual_s * (self._crowded(busy, n_units / width) - 1.0)

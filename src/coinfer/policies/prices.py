@@ -17,7 +17,10 @@ mean `S` that is `S S / (S + S / c)`, and the price goes by the ratio of the two
 
 Servers are groups of cores. A run narrower than that rule has it breaks such a group: what is left
 of that is of use only to what is as narrow. So it takes as many cores as a server of the others
-has, but no more than by the rule.
+has, but no more than by the rule. Not while others wait, though: they take what is left. What
+waits for `q` of the `n` cores, were all as wide as by the rule, and what comes meanwhile keep them
+busy for `S q / n / (1 - u)`. For that share of a narrower run nothing is left over, and it takes
+its own cores only.
 """
 
 from __future__ import annotations
@@ -39,13 +42,17 @@ class Prices(NamedTuple):
             per second for which they are held.
         server: Cores of a server on average.
         gap_s: Seconds between two ends of runs when all cores are busy.
+        queue_s: Seconds for which somebody waits, for each core that those who wait now need.
     """
 
     waits: Sequence[float]
     server: float
     gap_s: float
+    queue_s: float
 
-    def cost_s(self, free: int, width: int, usual: int, seconds: float) -> float:
+    def cost_s(
+        self, free: int, width: int, usual: float, seconds: float, queued: float = 0.0
+    ) -> float:
         """Return how many seconds all others together wait longer for a run.
 
         Args:
@@ -53,6 +60,7 @@ class Prices(NamedTuple):
             width: Cores of the run.
             usual: The same, did it not look at the state.
             seconds: How long it takes.
+            queued: Cores that those who wait would take beyond the free ones, as wide as usual.
 
         >>> known = prices_of([(0.5, 0.25)], 2, 1.0, 1.0)
         >>> known.cost_s(2, 1, 1, 0.1) < known.cost_s(1, 1, 1, 0.1)
@@ -62,6 +70,9 @@ class Prices(NamedTuple):
         if not seconds > 0.0 < gap_s:
             return 0.0
         held_s = seconds + gap_s * _expm1(-seconds / gap_s)
+        if width < usual and queued > 0.0:
+            filled_s = queued * self.queue_s
+            usual -= (usual - width) * (filled_s / seconds if filled_s < seconds else 1.0)
         least = self.server if self.server < usual else usual
         if width < least:
             width = int(least)
@@ -91,13 +102,15 @@ def prices_of(
     servers = cores / width
     most = math.ceil(servers)
     mean = [0.0] * (most + 1)
+    lasts = 0.0
     for busy, wait in loads:
+        lasts += 1.0 / ((1.0 - busy) * len(loads))
         if wait > 0.0:
             share = wait / len(loads) * (1.0 + 1.0 / most)
             for i, rise in enumerate(rises(busy, servers)):
                 mean[i] += share * rise
     waits = [_between(mean, core / width) for core in range(cores + 1)]
-    return Prices(waits, width, service_s / most)
+    return Prices(waits, width, service_s / most, service_s / cores * lasts)
 
 
 def rises(busy: float, servers: float) -> Sequence[float]:
