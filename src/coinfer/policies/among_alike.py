@@ -6,6 +6,11 @@ A busy kind does not count either where another width of the same cores is free 
 are looked at from narrow to wide; one that could not win if it were free is skipped. So a
 decision costs as much on 64 cores as on four.
 
+What a width costs is what the others wait longer for its cores, by how many are free just now
+(`prices`). So a run is wide where cores are idle, also under load, and takes the last ones only
+where that is worth it. More cores than usual at this load (`crowding`) are taken where they are
+idle, not waited for.
+
 A width at which the machine could not do what comes is no rescue for a request whose deadline a
 narrower run would miss, as long as others wait: each core-second that it wastes makes some of these
 late, they would have to be rescued in their turn, and the queue never ends.
@@ -18,6 +23,7 @@ from collections.abc import Mapping
 
 from coinfer.core.alike import Alike
 from coinfer.core.foresight import Forecast
+from coinfer.core.lane import Lane
 from coinfer.core.view import View
 from coinfer.policies.crowding import Crowding
 
@@ -28,6 +34,7 @@ _INF = math.inf
 
 def best_among_alike(
     view: View,
+    lane: Lane,
     seconds: Mapping[str, float],
     deadline_s: float,
     waiting: int,
@@ -42,6 +49,7 @@ def best_among_alike(
 
     Args:
         view: The state.
+        lane: Where the request waits.
         seconds: Of the request by processor.
         deadline_s: Its deadline.
         waiting: How many requests wait, this one included.
@@ -53,8 +61,13 @@ def best_among_alike(
     now, processors = view.now, view.processors
     best = (_INF, _INF, _INF)
     chosen = ""
-    least_work_s = unwasted_s = _INF
-    n_free = view.n_units - used.bit_count()
+    unwasted_s = _INF
+    n_units = view.n_units
+    n_free = n_units - used.bit_count()
+    usual = crowding.usual(view, lane)
+    cost_s, patience = crowding.prices(n_units).cost_s, crowding.patience(usual)
+    load, preempting, least_work_s = crowding.load, crowding.preempting, _INF
+    queued = waiting * usual.width - n_free
     for alike in view.alike:
         width = alike.width
         least_s = alike.least_s(seconds)
@@ -63,24 +76,33 @@ def best_among_alike(
         work_s = least_s * width
         if work_s < least_work_s:
             least_work_s = work_s
-        growth = work_s / least_work_s
-        weight = crowding.factor(width, growth)
-        if crowding.preempting:
-            weight *= crowding.stall(width)
         # All that wait, at that width, fill what is free and then take turns on all units, as these
         # become free one after the other: on average a request waits for half of the turns.
-        turns = (waiting * width - n_free) / view.n_units
+        turns = (waiting * width - n_free) / n_units
         is_wasted = False
         if turns > 0.0:
-            weight *= 1.0 + turns / 2.0
-            is_wasted = growth > 1.0 and crowding.load * growth > 1.0
+            is_wasted = work_s > least_work_s < load * work_s
         if not is_wasted and least_s < unwasted_s:
             unwasted_s = least_s
+        if n_free < width > usual.width and chosen and not best[0]:
+            continue  # more cores than usual are taken where they are idle, not waited for
+        weight = 1.0
+        if least_s > 0.0:
+            weight += patience * cost_s(n_free, width, usual.width, least_s, queued) / least_s
+        if preempting:
+            weight *= crowding.stall(width)
+        if turns > 0.0:
+            weight *= 1.0 + turns / 2.0
         is_late = is_wasted or now + least_s > deadline_s
         if (int(is_late), now + least_s * weight, now + least_s) >= best:
             continue
         start, name = now, alike.free(seconds, used, least_s)
-        if not name and chosen and not best[0] and waiting * width > view.n_units:
+        if (
+            not name
+            and chosen
+            and not best[0]
+            and (width > usual.width or waiting * width > n_units)
+        ):
             continue  # one is free and in time, and not all that wait could be so wide at once
         if not name or forecast is not None:
             free_at = view.units_free_at() if free_at is None else free_at

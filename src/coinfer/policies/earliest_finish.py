@@ -145,7 +145,7 @@ class EarliestFinish(OneByOne):
         seconds = view.offered_s(lane)
         if view.alike:
             name, _, _ = best_among_alike(
-                view, seconds, math.inf, 1, None, self._crowding, None, view.used
+                view, lane, seconds, math.inf, 1, None, self._crowding, None, view.used
             )
             return name if name and view.is_idle(name) else None
         rivals = round(self._in_system)
@@ -316,7 +316,7 @@ class EarliestFinish(OneByOne):
             urgency_s = self._urgency_s(request)
             foreseen = forecast if urgency_s > now else None
             name, finish_s, least_s = best_among_alike(
-                view, seconds, due_s, waiting, foreseen, self._crowding, free_at, used
+                view, lane, seconds, due_s, waiting, foreseen, self._crowding, free_at, used
             )
             if (
                 self._late.has_deadlines

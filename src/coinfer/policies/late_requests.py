@@ -155,7 +155,7 @@ class LateRequests:
         if view.alike:
             # As wide as the load allows: what is late has no right to more than others.
             name, _, _ = best_among_alike(
-                view, seconds, math.inf, view.n_waiting, None, self._crowding, None, view.used
+                view, lane, seconds, math.inf, view.n_waiting, None, self._crowding, None, view.used
             )
             if not name or not view.is_idle(name) or not lane.may_start(name, view.now):
                 return None
