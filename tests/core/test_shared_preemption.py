@@ -202,3 +202,17 @@ def test_a_run_that_fails_is_tried_again_alone_and_the_processor_not_blamed() ->
     vm.run()
     assert set(vm.outcomes().values()) == {Outcome.COMPLETED}
     assert not vm.dispatcher.outages
+
+
+def test_what_is_served_so_counts_as_needing_the_fused_variant_where_memory_is_short() -> None:
+    everything = {key: 10 for key in (*TENANTS, "heavy")}
+    vm = machine(budget=100, sizes=everything, shared=["cpu0", "cpu0+"], load_s=0.001)
+    for number in range(1, 6):
+        vm.run(until_s=0.1 * number)
+        ask(vm, "abcd")
+    vm.run(until_s=1.0)
+    counted = vm.dispatcher._state.residency.popularity
+    served = on_top(vm).count(("all", "abcd"))
+    assert served > 0
+    assert counted.of(["all"]) > 4 * (served - 1) / 1.2
+    assert counted.of(TENANTS) <= 4 * (5 - served) * 1.2
