@@ -205,7 +205,7 @@ def test_a_run_that_fails_is_tried_again_alone_and_the_processor_not_blamed() ->
 
 
 def test_what_is_served_so_counts_as_needing_the_fused_variant_where_memory_is_short() -> None:
-    everything = {key: 10 for key in (*TENANTS, "heavy")}
+    everything = dict.fromkeys((*TENANTS, "heavy"), 10)
     vm = machine(budget=100, sizes=everything, shared=["cpu0", "cpu0+"], load_s=0.001)
     for number in range(1, 6):
         vm.run(until_s=0.1 * number)
