@@ -131,6 +131,25 @@ def test_nor_does_another_urgent_model_that_may_come() -> None:
     assert on_top(vm) == [("d", "d"), ("three", "abc")]
 
 
+def test_nor_does_a_further_request_of_those_that_is_more_urgent() -> None:
+    vm = machine()
+    first, second = (vm.submit("a", deadline_s=in_s, is_followed=True) for in_s in (0.021, 0.025))
+    ask(vm, "bcd")
+    vm.run(until_s=1.0)
+    assert on_top(vm)[:2] == [("a", "a"), ("a", "a")]
+    assert vm.finished_s[first] == pytest.approx(0.010)
+    assert vm.finished_s[second] == pytest.approx(0.020)
+
+
+def test_what_is_less_urgent_than_all_of_them_does_not_keep_them_from_it() -> None:
+    vm = machine()
+    ask(vm, "abcd", 0.025)
+    last = vm.submit("a", deadline_s=0.031)
+    vm.run(until_s=1.0)
+    assert on_top(vm) == [("all", "abcd"), ("a", "a")]
+    assert vm.finished_s[last] == pytest.approx(0.030)
+
+
 def test_what_has_a_deadline_itself_is_not_held_up_for_longer() -> None:
     """Only what would be late by waiting is served on top of that, and nobody with it."""
     ordinary = processors("cpu0")
@@ -183,3 +202,17 @@ def test_a_run_that_fails_is_tried_again_alone_and_the_processor_not_blamed() ->
     vm.run()
     assert set(vm.outcomes().values()) == {Outcome.COMPLETED}
     assert not vm.dispatcher.outages
+
+
+def test_what_is_served_so_counts_as_needing_the_fused_variant_where_memory_is_short() -> None:
+    everything = dict.fromkeys((*TENANTS, "heavy"), 10)
+    vm = machine(budget=100, sizes=everything, shared=["cpu0", "cpu0+"], load_s=0.001)
+    for number in range(1, 6):
+        vm.run(until_s=0.1 * number)
+        ask(vm, "abcd")
+    vm.run(until_s=1.0)
+    counted = vm.dispatcher._state.residency.popularity
+    served = on_top(vm).count(("all", "abcd"))
+    assert served > 0
+    assert counted.of(["all"]) > 4 * (served - 1) / 1.2
+    assert counted.of(TENANTS) <= 4 * (5 - served) * 1.2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from contextlib import nullcontext
 
 import pytest
 
@@ -76,3 +77,40 @@ def test_where_looking_at_it_fails_it_ends_first() -> None:
     with pytest.raises(ValueError, match="no"):
         do_apart(lambda: ended.append(stopped.wait(PATIENCE_S)), goes_on, stopped.set, "apart")
     assert ended == [True]
+
+
+def test_another_thread_goes_on_where_one_is_stuck() -> None:
+    returned, begun = threading.Event(), list[str]()
+
+    def act() -> None:
+        begun.append("begun")
+        if len(begun) == 1:
+            assert returned.wait(PATIENCE_S)
+            raise ValueError("nobody hears of it")
+
+    do_apart(act, _always, _nothing, "apart", lambda: len(begun) == 1)
+    assert begun == ["begun"] * 2
+    returned.set()
+
+
+@pytest.mark.parametrize("raises", [True, False])
+def test_so_it_does_where_it_is_to_end(*, raises: bool) -> None:
+    returned, begun = threading.Event(), list[str]()
+    is_begun = threading.Event()
+
+    def act() -> None:
+        begun.append("begun")
+        is_begun.set()
+        if len(begun) == 1:
+            assert returned.wait(PATIENCE_S)
+
+    def goes_on() -> bool:
+        assert is_begun.wait(PATIENCE_S)
+        if raises:
+            raise ValueError("no")
+        return False
+
+    with pytest.raises(ValueError, match="no") if raises else nullcontext():
+        do_apart(act, goes_on, _nothing, "apart", lambda: len(begun) == 1)
+    assert begun == ["begun"] * 2
+    returned.set()

@@ -17,6 +17,7 @@ import pytest
 import coinfer
 from coinfer.artefacts.settings import VARIABLE as ARTEFACTS
 from coinfer.backends.base import Session, Tensors
+from coinfer.backends.patience import HangError
 from coinfer.backends.registry import get_backend
 from coinfer.cache_folder import VARIABLE as CACHE
 from coinfer.core.commands import Run
@@ -124,11 +125,16 @@ def models(example: str = "zoo:tiny_cnn") -> dict[str, Model]:
 
 
 def made(
-    members: Mapping[str, Model], backend: Any, watch: Watch | None = None, memory: int = 0
+    members: Mapping[str, Model],
+    backend: Any,
+    watch: Watch | None = None,
+    memory: int = 0,
+    above: tuple[Processor, ...] = (),
 ) -> Engine:
     """An engine with a fused variant that the profile likes; members take 100 bytes each."""
     fused = coinfer.fuse(list(members.values()), name="all").model
-    seconds = {**dict.fromkeys(members, 1e-3), "all": 1.2e-3}
+    each_s = 1.0 if above else 1e-3  # what is short is not preempted
+    seconds = {**dict.fromkeys(members, each_s), "all": 1.2 * each_s}
     sizes = {**dict.fromkeys(members, 100), "all": 100 * len(members)}
     entries = {
         ProfileKey(name, "cpu0"): Measurement(
@@ -136,7 +142,7 @@ def made(
         )
         for name, each in seconds.items()
     }
-    machine = Machine(processors=(CPU,), profile=Profile(entries))
+    machine = Machine(processors=(CPU, *above), profile=Profile(entries))
     plan = Plan.of(machine, models=members)
     plan = dataclasses.replace(plan, memory={"host": memory} if memory else {})
     plan = plan.with_fused(
@@ -434,3 +440,40 @@ def test_stats_count_what_it_holds(engine: Engine, backend: Gated) -> None:
     backend.gate.set()
     engine.infer("a", feed("a"))
     assert "all" in engine.stats().processors["cpu0"].loaded
+
+
+class TestOnTop:
+    """On an express processor: a library that hangs there."""
+
+    class HangsOnTop(Gated):
+        """Loads what it is asked for, but for the fused variant on the express processor."""
+
+        def sharing_key(self, processor: Processor) -> str:
+            return processor.name
+
+        def load(self, model: Model, processor: Processor, *args: Any, **options: Any) -> Session:
+            if processor.overlays and model.name == "all":
+                raise HangError("it hangs")
+            if processor.overlays:
+                return self._real.load(model, processor, *args, **options)
+            return super().load(model, processor, *args, **options)
+
+    def test_a_variant_that_cannot_be_loaded_there_runs_nowhere_on_that_core(self) -> None:
+        backend, watch, members = self.HangsOnTop(), Watch(), models()
+        express = Processor(
+            name="cpu0+",
+            backend="onnxruntime",
+            units=frozenset({"core0+"}),
+            overlays=frozenset({"core0"}),
+        )
+        with made(members, backend, watch, above=(express,)) as engine:
+            first = engine.submit("a", feed("a"))  # a long run, as is measured
+            assert backend.entered.wait(WAIT_S)
+            futures = [engine.submit(name, feed(name), deadline_s=10.0) for name in "bcd"]
+            for name, future in zip("bcd", futures, strict=True):
+                close_to(future.result(WAIT_S), alone(name, feed(name)))
+            backend.gate.set()
+            first.result(WAIT_S)
+            assert engine.fault is None
+            assert any("it hangs" in warning for warning in engine.warnings)
+        assert watch.fused == []

@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from queue import Empty
 from typing import Any
 
@@ -19,6 +20,7 @@ from coinfer.core.dispatcher import Limits
 from coinfer.core.events import Arrived, Event
 from coinfer.core.request import Request
 from coinfer.runtime import clock, load_generator
+from coinfer.runtime.apart import do_apart
 from coinfer.runtime.load_generator import LoadGenerator
 from coinfer.workload.load import Load
 from coinfer.workload.scenario_file import parse_scenario
@@ -218,3 +220,48 @@ def test_a_thread_that_attends_performs_brief_runs_once_all_that_is_due_is_submi
     assert backend.threads == ["plays"] * 4
     began = log.index("ArrivedTogether")
     assert log[began : began + 3] == ["ArrivedTogether", "Arrived", "Run"]
+
+
+class _Hanging:
+    """Takes requests; what it has a thread perform does not return until it is let go."""
+
+    def __init__(self) -> None:
+        self.submitted = 0
+        self.go_on = threading.Event()
+        self.left = threading.Event()
+        self._soon: Callable[[Callable[[], None]], object] | None = None
+
+    def attend(self, _thread: int, soon: Callable[[Callable[[], None]], object] | None) -> None:
+        self._soon = soon
+        if soon is None:
+            self.left.set()
+
+    def submit(self, _name: str, _inputs: Any, **_options: Any) -> Future[Any]:
+        self.submitted += 1
+        if self._soon is not None and self.submitted == 2:
+            self._soon(lambda: assert_true(self.go_on.wait(20.0)))
+        future = Future[Any]()
+        future.set_result(None)
+        return future
+
+
+def assert_true(value: object) -> None:
+    assert value
+
+
+def test_another_thread_goes_on_where_a_run_that_is_performed_does_not_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(load_generator, "_STUCK_S", 0.02)
+    scenario = parse_scenario(
+        "models: {m: x.onnx}\narrivals: {m: {periodic: 100/s}}\nduration: 0.5\nwarmup: 0\n"
+    )
+    engine = _Hanging()
+    feeds = {"m": [FEED]}
+    driver = LoadGenerator(engine, Load(scenario), feeds, scenario.models, engine.attend)
+    act = partial(driver.play, lambda _now_s: True)
+    do_apart(act, lambda: True, driver.stop, "plays", driver.is_stuck)
+    assert engine.submitted == 50
+    engine.go_on.set()
+    assert engine.left.wait(20.0)  # the first one comes back, and leaves
+    assert engine.submitted == 50

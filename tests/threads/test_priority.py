@@ -57,6 +57,15 @@ def test_a_thread_knows_whether_it_was_lowered() -> None:
 
 
 @linux
+def test_so_is_one_that_a_user_made_idle_with_its_niceness_kept() -> None:
+    def idle() -> tuple[int, bool]:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        return niceness(), is_lowered()
+
+    assert in_thread(idle) == (niceness(), True)
+
+
+@linux
 def test_a_lowered_thread_is_of_the_idle_class_unless_that_is_forbidden_or_taken(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -458,5 +458,7 @@ class Dispatcher:
             for progress in everyone:
                 self._state.dequeue(progress)
             requests = tuple([progress.request for progress in everyone])
+            if variant in self._state.fusions.by_name:
+                self._starts.note_fused(variant, everyone)
             self._starts.launch(variant, processor, requests, everyone, span, seconds)
         self._timers.preempt(preemption.again_s)

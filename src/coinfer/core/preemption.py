@@ -174,7 +174,7 @@ class Preemption:
             else:
                 way = self._way_of(express, below, progress.lane, request, is_late=is_late)
             if way is not None:
-                started = self._with_riders(express, dict(below), progress, way)
+                started = self._with_riders(express, dict(below), progress, way, urgent)
                 yield started
                 step = started.step
                 turns = {**self._turns(express), **turns}
@@ -299,6 +299,7 @@ class Preemption:
         below: Mapping[str, _Worth],
         progress: Progress,
         way: Way,
+        urgent: Sequence[Request],
     ) -> OnTop:
         """Return how a request is started, with those that share its run if that pays.
 
@@ -308,7 +309,8 @@ class Preemption:
         shared, under = None, below[step.processor][0]
         may_hold_up = under == _NOTHING or _only_waits(under, _urgency(request))
         if served is lane and lane.fused and may_hold_up:
-            shared = shared_run(self._state, express, lane, request, step, self._others_spare_s)
+            spare_s = self._others_spare_s
+            shared = shared_run(self._state, express, lane, request, step, spare_s, urgent)
         if shared is None:
             return OnTop((progress,), served.variant, step)
         variant, step, riders = shared

@@ -4,14 +4,15 @@ The rule of `coinfer.core.riders` for fused variants, where runs preempt: the fi
 of each other member rides along if it is in time by that, and one run takes less than runs of their
 own, handing each over included. Beside threads of a lower priority each hand-over may take a time
 slice, so all of them are answered after one. Of several fused variants the one is taken that takes
-least per request. What is compared are times as measured: how much slower runs are than that is
+least per request. Nobody who waits, and would go before some of them, becomes late by the longer
+run. What is compared are times as measured: how much slower runs are than that is
 learnt only of what runs.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 from coinfer.core.express import ExpressProcessors
 from coinfer.core.fusing import Fused
@@ -34,6 +35,7 @@ def shared_run(
     request: Request,
     step: Step,
     longest_s: Callable[[Collection[str]], float],
+    urgent: Sequence[Request],
 ) -> Shared | None:
     """Return how a request that is to start on an express processor shares the run; None: not.
 
@@ -44,6 +46,7 @@ def shared_run(
         request: The request.
         step: Its step there, alone.
         longest_s: Returns how long a run may take that serves requests of these models.
+        urgent: The most urgent requests that waited a moment ago, in the order of their urgency.
     """
     processor, key = step.processor, lane.key
     own_s = _measured_s(express, lane.variant, step, lane)
@@ -64,6 +67,8 @@ def shared_run(
         if not riding or saved_s <= 0 or each_s >= least_s:
             continue
         if seconds > longest_s({lane.model, *[each.model for each in riding]}):
+            continue
+        if _makes_late(state, express, request, step, seconds, riding, urgent):
             continue
         least_s = each_s
         riders = tuple([each.head for each in riding])
@@ -91,6 +96,34 @@ def _riding(
         if processor in express.estimates.row(other.variant, span, key.batch, key.shape):
             found.append(other)
     return found
+
+
+def _makes_late(
+    state: State,
+    express: ExpressProcessors,
+    request: Request,
+    step: Step,
+    seconds: float,
+    riding: Sequence[Lane],
+    urgent: Sequence[Request],
+) -> bool:
+    """Tell whether someone who waits would be in time only if those who ride went alone."""
+    riders = {lane.head.id for lane in riding}
+    done_s = step.seconds  # when those that are more urgent than the present one would be done
+    for each in urgent:
+        if not riders:
+            return False  # the rest would go after all of these, and gains
+        if each.id == request.id or each.id not in state.waiting:
+            continue
+        lane = state.requests[each.id].lane
+        row = express.estimates.row(lane.variant, lane.rest, lane.key.batch, lane.key.shape)
+        own_s = row.get(step.processor, math.inf)
+        if each.id in riders:
+            riders.remove(each.id)
+            done_s += own_s
+        elif done_s + own_s <= each.deadline_s - state.now < seconds + own_s:
+            return True
+    return False
 
 
 def _measured_s(express: ExpressProcessors, variant: str, step: Step, lane: Lane) -> float:

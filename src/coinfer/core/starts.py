@@ -222,11 +222,17 @@ class Starts:
         _, processor, variant, span, _, load_s, seconds, _, _ = offer
         if held.places and variant != lane.variant:
             if variant in state.fusions.by_name:
-                for progress in everyone:
-                    held.popularity.add(variant, instead_of=progress.lane.variant)
+                self.note_fused(variant, everyone)
             else:  # what is more accurate is missed as much as before
                 held.popularity.add(variant, len(everyone))
         self.launch(variant, processor, requests, everyone, span, seconds + load_s, offer)
+
+    def note_fused(self, variant: str, everyone: Sequence[Progress]) -> None:
+        """Note that a fused variant serves requests in place of what these ask for."""
+        held = self._state.residency
+        if held.places:
+            for progress in everyone:
+                held.popularity.add(variant, instead_of=progress.lane.variant)
 
     def launch(
         self,

@@ -32,6 +32,9 @@ Tick = Callable[[float], bool]
 _TICK_S = 0.2
 _LEAD_S = 0.01
 
+_STUCK_S = 0.5
+"""Seconds after which a brief run counts as one that may never end."""
+
 
 class Submits(Protocol):
     """What takes the requests of a load: an engine, or what stands for a server."""
@@ -90,6 +93,8 @@ class LoadGenerator:
         self._news: SimpleQueue[Due] = SimpleQueue()
         self._planning = threading.Lock()
         self._soon: deque[Callable[[], None]] = deque()
+        self._away_s: list[float] = []  # since when the thread that plays performs a run
+        self._is_begun = False
         self._stopped = False
 
     def play(self, on_tick: Tick) -> None:
@@ -97,24 +102,48 @@ class LoadGenerator:
 
         A load without an end is over when all that it wants is submitted. What comes after
         requests that are still in flight is submitted as these are answered, until `stop`.
+        Once `is_stuck`, another thread may call it again: it goes on where that one stopped.
         """
-        if self._attend is None:
+        attend = self._attend
+        if attend is None:
             self._play(on_tick)
             return
         thread = threading.get_ident()
-        self._attend(thread, self._soon.append)
+        attend(thread, self._soon.append)
         try:
             self._play(on_tick)
         finally:
-            self._attend(thread, None)
+            attend(thread, None)
+
+    def is_stuck(self) -> bool:
+        """Tell whether the thread that plays performs a run that may never end.
+
+        If so, it leaves when that has ended; whoever plays from then on performs none.
+        """
+        away_s = self._away_s.copy()
+        if not away_s or clock.now() < away_s[0] + _STUCK_S:
+            return False
+        self._attend = None
+        return self._takes_back()
+
+    def _takes_back(self) -> bool:
+        """Tell whether this thread is the first to ask since a run was begun; without a lock."""
+        try:
+            self._away_s.pop()
+        except IndexError:
+            return False
+        return True
 
     def _play(self, on_tick: Tick) -> None:
-        self._plan(self._load.initial())
+        if not self._is_begun:
+            self._is_begun = True
+            self._plan(self._load.initial())
         while not self._stopped:
             now_s = clock.now() - self.start_s
             if not on_tick(now_s) or now_s >= self._load.end_s or self._is_exhausted():
                 return
-            self._submit_what_is_due(min(now_s + _TICK_S, self._load.end_s))
+            if not self._submit_what_is_due(min(now_s + _TICK_S, self._load.end_s)):
+                return
 
     def stop(self) -> None:
         """Submit nothing more; callbacks of running requests submit nothing either."""
@@ -127,15 +156,22 @@ class LoadGenerator:
         for due in dues:
             self._news.put(due)
 
-    def _submit_what_is_due(self, until_s: float) -> None:
-        """Submit in time until the moment `until_s`, counted from the start."""
+    def _submit_what_is_due(self, until_s: float) -> bool:
+        """Submit in time until the moment `until_s`, counted from the start.
+
+        Returns:
+            Whether this thread goes on; else another one does.
+        """
         agenda = self._agenda
         while not (self._stopped or self._is_exhausted()):
             due_s = agenda[0].time_s if agenda else math.inf
             awaited_s = min(due_s, until_s) + self.start_s
             wait_s = awaited_s - clock.now()
             if wait_s > 0 and self._soon:  # all that is due now is submitted
+                self._away_s.append(clock.now())
                 self._soon.popleft()()
+                if not self._takes_back():
+                    return False
                 wait_s = awaited_s - clock.now()
             if wait_s > 0:
                 give_up_lag()  # others may run for some milliseconds meanwhile
@@ -148,8 +184,9 @@ class LoadGenerator:
                 if wait_s > 0:
                     continue
             if due_s >= until_s:
-                return
+                return True
             self._submit(heapq.heappop(agenda))
+        return True
 
     def _submit(self, due: Due) -> None:
         spec = self._specs[due.model]

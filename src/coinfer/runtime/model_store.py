@@ -91,7 +91,8 @@ class ModelStore:
         self._processors = {p.name: p for p in ordinary(processors.values())}
         self._all = dict(processors)
         self._express: dict[str, list[Processor]] = {}
-        for express, twin in twins(processors.values()).items():
+        self._twins = twins(processors.values())
+        for express, twin in self._twins.items():
             self._express.setdefault(twin, []).append(processors[express])
         self._leaving: dict[str, Latch] = {}
         self._variants: dict[str, list[str]] = {}
@@ -408,7 +409,8 @@ class ModelStore:
 
         A processor with several threads is only an alternative to those with one, and the pool
         threads of a process are limited. So if it cannot take a span, it is left out, and the
-        others must be able to run the whole model. So is one whose library hangs.
+        others must be able to run the whole model. So is one whose library hangs. If that is an
+        express one, the one below goes with it: what runs there is taken to run on top as well.
 
         Args:
             name: What the model is called.
@@ -431,12 +433,14 @@ class ModelStore:
                     try:
                         self._load_one(name, span, pieces[span], processor)
                     except BackendError as error:
-                        others = [s for s, p in pairs if p.name not in (*left_out, processor.name)]
+                        out = {processor.name, self._twins.get(processor.name, processor.name)}
+                        others = [s for s, p in pairs if p.name not in {*left_out, *out}]
                         is_spare = processor.threads > 1 or isinstance(error, HangError)
                         if not (is_spare and completes(others, units)):
                             raise
-                        left_out[processor.name] = str(error)
-                        self._forget(name, processor.name)
+                        for each in out:
+                            left_out[each] = str(error)
+                            self._forget(name, each)
         except BaseException:
             self._unload(name)
             raise

@@ -127,6 +127,7 @@ def play(
                 lambda: playing.goes_on(on_tick, clock.now() - driver.start_s),
                 driver.stop,
                 "coinfer-load",
+                driver.is_stuck,
             )
             playing.finish(is_endless=scenario.end_s == math.inf)
         if engine.fault is not None:

@@ -66,7 +66,13 @@ def lower_current_thread() -> bool:
 
 def is_lowered() -> bool:
     """Tell whether the calling thread gives way to threads of normal priority."""
-    return sys.platform == "linux" and os.getpriority(os.PRIO_PROCESS, 0) >= LOWEST
+    if sys.platform != "linux":
+        return False
+    if os.getpriority(os.PRIO_PROCESS, 0) >= LOWEST:
+        return True
+    with suppress(OSError):  # a container may forbid to ask
+        return os.sched_getscheduler(0) == os.SCHED_IDLE
+    return False
 
 
 @contextmanager
