@@ -31,6 +31,7 @@ def test_what_it_raises_is_raised() -> None:
         do_apart(lambda: 1 // 0, _always, _nothing, "apart")
 
 
+@pytest.mark.alone  # others run tests where the signal is ignored
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="signals to threads are POSIX")
 def test_who_is_interrupted_has_it_end_and_waits_for_that() -> None:
     main = threading.get_ident()
