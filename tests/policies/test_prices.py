@@ -9,7 +9,6 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from coinfer.bound import throughput_bound
 from coinfer.machine.core_groups import core_groups
 from coinfer.machine.machine_file import load_machine
 from coinfer.machine.processor import Processor
@@ -20,7 +19,7 @@ from coinfer.policies import make_policy
 from coinfer.policies.prices import prices_of, rises
 from coinfer.sim import simulate
 from coinfer.testing.machine import VirtualMachine
-from coinfer.workload.scenario import Scenario
+from policies.frames import frames_at
 
 
 def relative_values(busy: float, servers: int, states: int) -> tuple[list[float], float]:
@@ -162,19 +161,7 @@ def test_eight_networks_at_frame_rates_are_answered_sooner_than_with_any_one_wid
         "resnet101": 5.0,
         "vgg16": 2.0,
     }
-    bound = throughput_bound(machine.profile, machine.processors, frames_per_s)
-    rates = {model: 0.5 * rate for model, rate in bound.per_model_per_s.items()}
-    scenario = Scenario.model_validate(
-        {
-            "models": {
-                m: {"source": "zoo:lenet", "deadline": 1 / rate} for m, rate in frames_per_s.items()
-            },
-            "arrivals": {m: {"periodic": rate} for m, rate in rates.items()},
-            "duration": 3200 / sum(rates.values()),
-            "warmup": 0.0,
-            "admission_limit": 10**9,
-        }
-    )
+    scenario = frames_at(machine, frames_per_s, 0.5, 3200)
 
     def response_s(plan: Plan) -> float:
         counts = simulate(scenario, plan, make_policy("earliest_finish")).run_counts.models

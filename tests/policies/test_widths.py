@@ -25,6 +25,7 @@ from coinfer.policies.crowding import crowded
 from coinfer.sim import simulate
 from coinfer.testing.machine import VirtualMachine
 from coinfer.workload.scenario import Scenario
+from policies.frames import frames_at
 
 SCALING = Scaling(mean_s=0.1, serial=0.1)
 
@@ -239,19 +240,7 @@ def test_frames_are_as_wide_where_they_could_preempt_others() -> None:
     """What is urgent preempts where no core is free: on a machine with free cores, hardly ever."""
     machine = load_machine("lib:cores-16")
     frames_per_s = {"mobilenet_v2": 30.0, "resnet50": 10.0, "resnet101": 5.0}
-    bound = throughput_bound(machine.profile, machine.processors, frames_per_s)
-    rates = {model: 0.5 * rate for model, rate in bound.per_model_per_s.items()}
-    scenario = Scenario.model_validate(
-        {
-            "models": {
-                m: {"source": "zoo:lenet", "deadline": 1 / rate} for m, rate in frames_per_s.items()
-            },
-            "arrivals": {m: {"periodic": rate} for m, rate in rates.items()},
-            "duration": 2000 / sum(rates.values()),
-            "warmup": 0.0,
-            "admission_limit": 10**9,
-        }
-    )
+    scenario = frames_at(machine, frames_per_s, 0.5, 2000)
     express = [
         dataclasses.replace(p, name=f"{p.name}+", units=frozenset({f"{p.name}+"}), overlays=p.units)
         for p in machine.processors

@@ -5,8 +5,8 @@ of each other member rides along if it is in time by that, and one run takes les
 own, handing each over included. Beside threads of a lower priority each hand-over may take a time
 slice, so all of them are answered after one. Of several fused variants the one is taken that takes
 least per request. Nobody who waits, and would go before some of them, becomes late by the longer
-run. What is compared are times as measured: how much slower runs are than that is
-learnt only of what runs.
+run. What is compared are times as measured: how much slower runs are than that is learnt only of
+what runs.
 """
 
 from __future__ import annotations

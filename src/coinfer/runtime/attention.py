@@ -25,13 +25,16 @@ from coinfer.runtime.worker import Job, Worker
 from coinfer.runtime.yielding import Yielding
 from coinfer.threads.priority import is_lowered
 
-__all__ = ["Attention", "Lent", "Soon", "Taken"]
+__all__ = ["Attend", "Attention", "Lent", "Soon", "Taken"]
 
 Lent = tuple[Worker, Job]
 """A job that is performed in place of a worker."""
 
 Soon = Callable[[Callable[[], None]], object]
 """Has something called once, in a moment, by the thread that asks for it."""
+
+Attend = Callable[[int, Soon | None], None]
+"""`Engine.attend`."""
 
 _WAKES = 2
 """Wakes that are saved: of a worker, and of whoever waits for the answer."""

@@ -16,15 +16,12 @@ from coinfer.backends.base import Tensors
 from coinfer.core.request import OnLate
 from coinfer.errors import ClosedError
 from coinfer.runtime import clock
-from coinfer.runtime.attention import Soon
+from coinfer.runtime.attention import Attend
 from coinfer.threads.priority import give_up_lag
 from coinfer.workload.load import Due, Load
 from coinfer.workload.scenario import ModelSpec
 
-__all__ = ["Attend", "LoadGenerator", "Submits", "Tick"]
-
-Attend = Callable[[int, Soon | None], None]
-"""`Engine.attend`."""
+__all__ = ["LoadGenerator", "Submits", "Tick"]
 
 Tick = Callable[[float], bool]
 """Called a few times per second with the seconds since the start; False stops the load."""

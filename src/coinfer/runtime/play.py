@@ -122,13 +122,7 @@ def play(
             recorder = _recorder(scenario, driver.start_s, engine.plan, keep_records=keep_records)
             _watch(engine, recorder, observer, explainer)
             playing = _Playing(engine, driver, recorder, load, interruption, enough)
-            do_apart(
-                partial(driver.play, lambda _now_s: True),
-                lambda: playing.goes_on(on_tick, clock.now() - driver.start_s),
-                driver.stop,
-                "coinfer-load",
-                driver.is_stuck,
-            )
+            playing.play(on_tick)
             playing.finish(is_endless=scenario.end_s == math.inf)
         if engine.fault is not None:
             raise engine.fault
@@ -214,6 +208,17 @@ class _Playing:
     def counts(self) -> RunCounts:
         """Return the counts of now."""
         return self.recorder.run_counts(clock.now(), withheld=self.load.withheld)
+
+    def play(self, on_tick: Callable[[float], None] | None) -> None:
+        """Let a thread of its own submit the load, and look on."""
+        driver = self.driver
+        do_apart(
+            partial(driver.play, lambda _now_s: True),
+            lambda: self.goes_on(on_tick, clock.now() - driver.start_s),
+            driver.stop,
+            "coinfer-load",
+            driver.is_stuck,
+        )
 
     def goes_on(self, on_tick: Callable[[float], None] | None, now_s: float) -> bool:
         """Show the moment; tell whether more is to be submitted."""

@@ -9,18 +9,15 @@ from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar
 
-from coinfer.runtime.attention import Soon
+from coinfer.runtime.attention import Attend, Soon
 from coinfer.server.handover import Handover
 from coinfer.threads.time_slice import shorten_time_slice
 
-__all__ = ["Attend", "FrontEnd", "FrontEnds", "change_attention"]
+__all__ = ["FrontEnd", "FrontEnds", "change_attention"]
 
 _log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
-
-Attend = Callable[[int, Soon | None], None]
-"""`Engine.attend`."""
 
 
 class FrontEnd(Protocol):

@@ -18,7 +18,8 @@ from typing import Any
 import grpc
 from grpc._cython import cygrpc
 
-from coinfer.server.front_end import Attend, change_attention
+from coinfer.runtime.attention import Attend
+from coinfer.server.front_end import change_attention
 from coinfer.server.grpc.core_call import CoreCall, Event, Tag, sent
 
 __all__ = ["CoreServer", "is_offered"]

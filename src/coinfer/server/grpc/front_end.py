@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import grpc
 
 from coinfer.errors import ConfigurationError
+from coinfer.runtime.attention import Attend
 from coinfer.server.access import Access
-from coinfer.server.front_end import Attend
 from coinfer.server.grpc.core_call import CoreCall
 from coinfer.server.grpc.core_server import CoreServer, is_offered
 from coinfer.server.grpc.direct import Direct

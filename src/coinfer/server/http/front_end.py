@@ -12,8 +12,8 @@ from typing import Any, cast
 import uvicorn
 
 from coinfer.errors import ConfigurationError
+from coinfer.runtime.attention import Attend
 from coinfer.server.access import Access
-from coinfer.server.front_end import Attend
 from coinfer.server.handover import Handover
 from coinfer.server.http.app import HttpApp
 from coinfer.server.http.direct import Direct
