@@ -75,6 +75,9 @@ _Below: TypeAlias = tuple[str, _Worth]
 _NOTHING: _Urgency = (math.inf, math.inf)
 """What runs where nothing does."""
 
+_IDLE: _Worth = (_NOTHING, 1.0)
+"""It is spared less than whatever was held up before."""
+
 
 class OnTop(NamedTuple):
     """What is to start on an express processor.
@@ -176,6 +179,8 @@ class Preemption:
             if way is not None:
                 started = self._with_riders(express, dict(below), progress, way, urgent)
                 yield started
+                if not any(each.id in state.waiting for each in urgent):
+                    return  # all of them share the run
                 step = started.step
                 turns = {**self._turns(express), **turns}
                 below = self._below(express)
@@ -331,20 +336,33 @@ class Preemption:
         Of what is equally urgent the one that was held up before for longer, by `SHORT_S` or more,
         is spared, and more so what is idle.
         """
-        running, unit_user, now = self._state.running, self._state.unit_user(), self._view.now
+        unit_user = self._state.unit_user()
+        known: dict[tuple[frozenset[int], bool], _Worth | None] = {}  # mostly one is under several
         found: list[_Below] = []
         for name in express.idle():
-            numbers = {unit_user.get(unit) for unit in express.processors[name].overlays}
-            under = [running[number] for number in numbers if number is not None]
-            by_threads = lowers_threads(express.processors[name])
-            if under and by_threads and self._are_short(under):
-                continue
-            urgencies = [_urgency(r) for execution in under for r in execution.requests]
-            held_up_s = [express.held_up_s(execution.id, now) for execution in under]
-            most_s = max(held_up_s, default=-SHORT_S)
-            worth = (min(urgencies, default=_NOTHING), -(most_s // SHORT_S))
-            found.append((name, worth))
+            processor = express.processors[name]
+            numbers = frozenset([unit_user[u] for u in processor.overlays if u in unit_user])
+            key = numbers, lowers_threads(processor)
+            if key not in known:
+                known[key] = self._worth(express, *key)
+            worth = known[key]
+            if worth is not None:
+                found.append((name, worth))
         return found
+
+    def _worth(
+        self, express: ExpressProcessors, numbers: Collection[int], by_threads: bool
+    ) -> _Worth | None:
+        """Return what would be held up of these executions; None: they are waited for."""
+        if not numbers:
+            return _IDLE
+        under = [self._state.running[number] for number in numbers]
+        if by_threads and self._are_short(under):
+            return None
+        now = self._view.now
+        urgency = min([_urgency(r) for execution in under for r in execution.requests])
+        most_s = max([express.held_up_s(number, now) for number in numbers])
+        return urgency, -(most_s // SHORT_S)
 
     def _are_short(self, under: Sequence[Execution]) -> bool:
         """Tell whether all of these are short runs; look again when they should have ended."""

@@ -49,7 +49,7 @@ def shared_run(
         urgent: The most urgent requests that waited a moment ago, in the order of their urgency.
     """
     processor, key = step.processor, lane.key
-    own_s = _measured_s(express, lane.variant, step, lane)
+    alone_s = {lane: _measured_s(express, lane.variant, step, lane)}
     found, least_s = None, math.inf
     for fused in lane.fused:
         row = express.estimates.row(fused.name, step.span, key.batch, key.shape)
@@ -58,13 +58,15 @@ def shared_run(
             continue
         if not state.residency.may_start(fused.name, step.span, processor):
             continue
-        riding = _riding(state, express, lane, request, fused, step, seconds)
+        riding = _riding(state, express, lane, request, fused, step, seconds, alone_s)
+        if not riding:
+            continue
         count = len(riding)
         measured_s = _measured_s(express, fused.name, step, lane)
-        alone_s = own_s + sum(_measured_s(express, each.variant, step, each) for each in riding)
-        saved_s = (1 - LEAST_GAIN) * alone_s + fused.handover_s * count - measured_s
+        apart_s = alone_s[lane] + sum([alone_s[each] for each in riding])
+        saved_s = (1 - LEAST_GAIN) * apart_s + fused.handover_s * count - measured_s
         each_s = (measured_s + fused.handover_s) / (1 + count)
-        if not riding or saved_s <= 0 or each_s >= least_s:
+        if saved_s <= 0 or each_s >= least_s:
             continue
         if seconds > longest_s({lane.model, *[each.model for each in riding]}):
             continue
@@ -84,16 +86,23 @@ def _riding(
     fused: Fused,
     step: Step,
     seconds: float,
+    alone_s: dict[Lane, float],
 ) -> list[Lane]:
-    """Return the lanes of which the first request may ride in a fused run of so many seconds."""
-    key, (span, processor, _), found = lane.key, step, []
-    for other in state.heads_of(fused, key):
+    """Return the lanes of which the first request may ride in a fused run of so many seconds.
+
+    `alone_s` is filled with what their own runs take, as measured; infinite where there are none.
+    """
+    found, now = [], state.now
+    for other in state.heads_of(fused, lane.key):
         rider = other.head
         if other is lane or fused not in other.fused or rider.sizes != request.sizes:
             continue
-        if seconds > rider.deadline_s - state.now:
+        if seconds > rider.deadline_s - now:
             continue
-        if processor in express.estimates.row(other.variant, span, key.batch, key.shape):
+        own_s = alone_s.get(other)
+        if own_s is None:
+            own_s = alone_s[other] = _measured_s(express, other.variant, step, lane)
+        if own_s < math.inf:
             found.append(other)
     return found
 
@@ -127,8 +136,15 @@ def _makes_late(
 
 
 def _measured_s(express: ExpressProcessors, variant: str, step: Step, lane: Lane) -> float:
-    """Return what a run takes without what slows it down here, as far as that is believed."""
-    (span, processor, _), (batch, shape) = step, (lane.key.batch, lane.key.shape)
-    slowed = express.estimates.slowed(variant, processor, span, batch, shape)
-    seconds = express.estimates.row(variant, span, batch, shape)[processor]
-    return seconds / min(max(slowed, 1.0), MOST_UNFAIR)
+    """Return what a run takes without what slows it down here, as far as that is believed.
+
+    Infinite: that processor has no such run.
+    """
+    (span, processor, _), key = step, lane.key
+    learnt_s = express.estimates.row(variant, span, key.batch, key.shape).get(processor)
+    if learnt_s is None:
+        return math.inf
+    known_s = express.estimates.measured(variant, span, key.batch, key.shape)[processor]
+    if learnt_s <= known_s or known_s <= 0:
+        return learnt_s
+    return max(known_s, learnt_s / MOST_UNFAIR)
