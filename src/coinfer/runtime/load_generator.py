@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
@@ -173,19 +174,18 @@ class LoadGenerator:
             if wait_s > 0:
                 give_up_lag()  # others may run for some milliseconds meanwhile
                 wait_s = awaited_s - clock.now()
-            try:
-                # What is new may be due sooner.
-                heapq.heappush(agenda, self._news.get(timeout=max(wait_s, 0.0)))
+            if wait_s > 0 or not self._news.empty():  # what is new may be due sooner
+                with suppress(Empty):
+                    heapq.heappush(agenda, self._news.get(timeout=max(wait_s, 0.0)))
                 continue
-            except Empty:
-                if wait_s > 0:
-                    continue
             if due_s >= until_s:
                 return True
-            self._submit(heapq.heappop(agenda))
+            for following in self._submit(heapq.heappop(agenda)):
+                heapq.heappush(agenda, following)
         return True
 
-    def _submit(self, due: Due) -> None:
+    def _submit(self, due: Due) -> Iterable[Due]:
+        """Submit one request; return what is due after it, whenever that is answered."""
         spec = self._specs[due.model]
         feeds = self._feeds[due.model]
         try:
@@ -199,12 +199,11 @@ class LoadGenerator:
             )
         except ClosedError:
             self._stopped = True
-            return
+            return ()
         with self._planning:
             following = self._load.after_due(due)
-        if following:
-            self._plan(following)
         future.add_done_callback(partial(self._answered, due))
+        return following
 
     def _answered(self, due: Due, future: Future[Any]) -> None:
         if self._stopped:
@@ -215,6 +214,6 @@ class LoadGenerator:
             following = self._load.after_answer(due, now_s, completed)
         for next_due in following:
             if next_due.time_s <= now_s:
-                self._submit(next_due)
+                self._plan(self._submit(next_due))
             else:
                 self._plan([next_due])
