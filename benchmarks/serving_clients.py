@@ -1,6 +1,7 @@
 """What a crowd of idle, slow, halting and vanishing clients does to a server and to other clients.
 
     python benchmarks/serving_clients.py [--quick] [--seconds 600] [--idle 10000] [--control]
+        [--yielding]
 
 One process asks steadily: four connections, each 50 times per second, with 1 KiB each way on the
 null backend. Another is the crowd: idle connections, which are opened again when the server closes
@@ -8,7 +9,8 @@ them; 200 clients that send a request of 1.2 KB in pieces of 64 bytes, one per s
 half of a body and wait; and 50 per second that ask and reset their connection at once. The steady
 ones are measured before, with the crowd, and after. Memory is the server's resident set. With
 `--control` they are measured once more while the crowd is at another server: what is left then is
-due to the processor time of the crowd and its server.
+due to the processor time of the crowd and its server. With `--yielding` the crowd has niceness 19:
+the clients that it stands for would compute on machines of their own.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import resource
 import signal
 import statistics
@@ -49,7 +52,9 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600.0, help="of the crowd")
     parser.add_argument("--idle", type=int, default=10_000)
     parser.add_argument("--control", action="store_true", help="also the crowd at another server")
+    parser.add_argument("--yielding", action="store_true", help="the crowd gives way to others")
     given = parser.parse_args()
+    given.niceness = 19 if given.yielding else 0
     seconds, idle = (5.0, 200) if given.quick else (given.seconds, given.idle)
     # The server and the crowd are processes of their own, and each connection is a file in both.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -65,7 +70,8 @@ def main() -> int:
         with ours(Path(folder), "coinfer", "null") as ports:
             memory = Memory(ports["http"])
             before = asyncio.run(asked(ports["http"], request, calm_s))
-            with Crowd(ports["http"], idle, Path(folder) / "request") as crowd:
+            file = Path(folder) / "request"
+            with Crowd(ports["http"], idle, file, niceness=given.niceness) as crowd:
                 memory.begin()
                 during = asyncio.run(asked(ports["http"], request, seconds))
                 grown = memory.growth()
@@ -74,10 +80,11 @@ def main() -> int:
             after = asyncio.run(asked(ports["http"], request, calm_s))
             measured = [("before", before), ("with the crowd", during), ("after", after)]
             if given.control:
-                found = asked_beside(ports["http"], request, idle, seconds)
+                found = asked_beside(ports["http"], request, idle, seconds, given.niceness)
                 measured.append(("with the crowd at another server", found))
     print_measured(console, measured)
-    console.print(f"the crowd: {crowd.said}; the server at its end: {peak / 2**20:.0f} MiB")
+    manner = "the crowd, yielding" if given.yielding else "the crowd"
+    console.print(f"{manner}: {crowd.said}; the server at its end: {peak / 2**20:.0f} MiB")
     console.print(other.note)
     calm = statistics.mean(float(np.percentile(each, 99)) for each in (before, after))
     ratio = float(np.percentile(during, 99)) / calm
@@ -109,7 +116,9 @@ def print_measured(console: Console, measured: list[tuple[str, list[float]]]) ->
     console.print(table)
 
 
-def asked_beside(port: int, request: bytes, idle: int, seconds: float) -> list[float]:
+def asked_beside(
+    port: int, request: bytes, idle: int, seconds: float, niceness: int
+) -> list[float]:
     """Ask while the crowd is at another server."""
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -117,7 +126,7 @@ def asked_beside(port: int, request: bytes, idle: int, seconds: float) -> list[f
     ):
         file = Path(folder) / "request"
         file.write_bytes(request)
-        with Crowd(others["http"], idle, file):
+        with Crowd(others["http"], idle, file, niceness=niceness):
             return asyncio.run(asked(port, request, seconds))
 
 
@@ -193,8 +202,9 @@ class Crowd:
         said: What became of them.
     """
 
-    def __init__(self, port: int, idle: int, request: Path) -> None:
-        self._command = [sys.executable, __file__, "crowd", str(port), str(idle), str(request)]
+    def __init__(self, port: int, idle: int, request: Path, *, niceness: int = 0) -> None:
+        of = [str(port), str(idle), str(request), str(niceness)]
+        self._command = [sys.executable, __file__, "crowd", *of]
         self.said = ""
 
     def __enter__(self) -> Crowd:
@@ -274,7 +284,8 @@ async def crowd(port: int, idle: int, request: bytes) -> Counter[str]:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["crowd"]:
-        _, _, at, many, file = sys.argv
+        _, _, at, many, file, nice = sys.argv
+        os.nice(int(nice))
         print(json.dumps(asyncio.run(crowd(int(at), int(many), Path(file).read_bytes()))))
         sys.exit(0)
     sys.exit(main())
