@@ -206,6 +206,14 @@ def test_where_all_of_the_best_width_are_often_taken_narrower_ones_are_there_too
     assert all(8 in row for row in tight.values()), tight  # what serves best comes first
 
 
+@pytest.mark.parametrize("load", [0.8, 0.84, 0.86, 0.88, 0.9])
+def test_no_width_is_left_out_between_two_that_serve_best_at_nearby_loads(load: float) -> None:
+    """One core at the load itself and four at 0.7 times that: two serve best in between."""
+    mix = {"mobilenet_v2": 1.0, "resnet50": 1.0, "resnet101": 1.0}
+    for model, row in widths_of(16, mix, load, Room(threads=8 * 16)).items():
+        assert 2 in row or max(row) == 1, (model, row)
+
+
 def test_a_rare_model_stays_on_few_processors_where_rates_are_known(tmp_path: Path) -> None:
     processors, profile = machine(fakes.desktop, 32, tmp_path)
     rates = {"small": 100.0, "middle": 40.0, "large": 0.05}

@@ -31,8 +31,12 @@ _SPARE = 1.5
 _LOADS = (0.8, 0.5, 0.25)
 """Shares of the bound at which requests may come, beside the bound itself and a lone one."""
 
-_AROUND = (1.0, 1.3, 0.7)
-"""The same where the rates are known, as multiples of the share of the bound that they make."""
+_AROUND = (1.0, 1.3, 0.7, 1.15, 0.85)
+"""The same where the rates are known, as multiples of the share of the bound that they make.
+
+The last two are for widths between: where one core serves best at the load itself, by little, and
+four at 0.7 times that, two do when a little less comes.
+"""
 
 _MOST_LOAD_S = 15.0
 """Seconds that loading all sessions may take; beyond it fewer of them have to do."""
