@@ -6,6 +6,8 @@ With a hundred lanes, what is asked of each lane, or of each model, at every eve
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -28,8 +30,8 @@ TENANTS = [f"t{at}" for at in range(96)]
 RUN_S, GAP_S = 1e-3, 1e-4
 
 
-def machine() -> VirtualMachine:
-    """Tenants that are fused in groups of 32 and of 16 and batch, on two cores."""
+def machine(tenants: Sequence[str] = TENANTS, sizes: Sequence[int] = (32, 16)) -> VirtualMachine:
+    """Tenants that are fused in groups of these sizes and batch, on two cores."""
     cores = processors("cpu0", "cpu1", both=("cpu0", "cpu1"))
     urgent = [
         Processor(name=f"{n}+", backend="null", units=frozenset({f"{n}+"}), overlays=frozenset({n}))
@@ -38,17 +40,17 @@ def machine() -> VirtualMachine:
     seconds = {p.name: RUN_S for p in (*cores, *urgent)}
     groups = {
         f"{size} from {start}": (
-            TENANTS[start : start + size],
+            tenants[start : start + size],
             {p.name: 0.7 * size * RUN_S for p in cores},
         )
-        for size in (32, 16)
-        for start in range(0, len(TENANTS), size)
+        for size in sizes
+        for start in range(0, len(tenants), size)
     }
     return VirtualMachine(
         [*cores, *urgent],
         make_policy("earliest_finish"),
-        dict.fromkeys(TENANTS, seconds),
-        batchings=dict.fromkeys(TENANTS, Batching(8)),
+        dict.fromkeys(tenants, seconds),
+        batchings=dict.fromkeys(tenants, Batching(8)),
         fused=groups,
         checked=False,
     )
@@ -99,5 +101,58 @@ def test_a_decision_among_many_tenants_costs_few_instructions(deadline_s: float,
     event = Finished(running.id, running.expected_s)
     counted = instructions(lambda: subject.dispatcher.handle(event, subject.now))
     assert len(subject.dispatcher.view.lanes()) > 50
+    assert counted <= most
+    assert counted > 0.8 * most, "lower the limit"
+
+
+URGENT = [f"u{at}" for at in range(8)]
+
+
+def test_what_preempts_together_is_decided_in_few_instructions() -> None:
+    """Eight that come at once beside a loop, which leaves nothing of the core in the caches."""
+    most = 9_300  # 8,852 when this was written; 10,175 before
+    cores = processors("cpu0", "cpu1", both=("cpu0", "cpu1"))
+    express = [
+        Processor(
+            name=f"{p.name}+", backend="null", units=frozenset({f"{p.name}+"}), overlays=p.units
+        )
+        for p in cores[:-1]
+    ]
+    short = {p.name: 1e-4 for p in cores}
+    fused = {
+        f"{size} from {start}": (URGENT[start : start + size], {p.name: 3e-5 * size for p in cores})
+        for size in (8, 4)
+        for start in range(0, len(URGENT), size)
+    }
+    seconds = {**dict.fromkeys(URGENT, short), "loop": {"both": 10.0}}
+    subject = VirtualMachine(
+        [*cores, *express],
+        make_policy("earliest_finish"),
+        seconds,
+        fused=fused,
+        checked=False,
+    )
+    subject.submit("loop")
+    counted = 0
+    for _ in range(10):
+        subject.run(until_s=subject.now + 0.05)
+        deadline_s = subject.now + 0.01
+        for name in URGENT[:-1]:
+            subject.submit(name, deadline_s=deadline_s, is_followed=True)
+        counted = instructions(partial(subject.submit, URGENT[-1], deadline_s=deadline_s))
+        assert len(max(subject.running.values(), key=lambda each: each.id).requests) == 8
+    assert counted <= most
+    assert counted > 0.8 * most, "lower the limit"
+
+
+def test_a_request_with_which_nothing_could_share_costs_few_instructions() -> None:
+    """Sixteen tenants that are fused, at a load at which hardly ever two of them wait."""
+    subject = machine(TENANTS[:16], (16, 8))
+    for at in range(100):
+        subject.run(until_s=subject.now + 3 * RUN_S)
+        subject.submit(TENANTS[at % 16], deadline_s=subject.now + 10 * RUN_S)
+    subject.run()
+    ask = partial(subject.submit, TENANTS[3], deadline_s=subject.now + 10 * RUN_S)
+    counted, most = instructions(ask), 4_250  # 4,037 when this was written; 4,571 before
     assert counted <= most
     assert counted > 0.8 * most, "lower the limit"

@@ -154,7 +154,8 @@ class Decisions:
             seconds = lane.seconds.get(processor)
             if self._allows is not None:
                 self._check_allowed(lane, processor)
-            if seconds is not None and lane.is_plain and state.is_idle(processor):
+            is_plain = lane.is_plain or self._starts.is_plain_now(lane)
+            if seconds is not None and is_plain and state.is_idle(processor):
                 progress = state.requests[request.id]
                 state.dequeue(progress)
                 self._starts.launch(

@@ -66,9 +66,10 @@ def _check_units(state: State) -> None:
 
 def _check_lanes(state: State) -> None:
     for lane in state._all_lanes.values():
-        marks = lane.is_open, lane.is_plain
+        marks = lane.is_open, lane.is_plain, lane.is_plain_alone
         state._mark(lane)
-        assert (lane.is_open, lane.is_plain) == marks, f"lane {lane.key}: marks"
+        found = lane.is_open, lane.is_plain, lane.is_plain_alone
+        assert found == marks, f"lane {lane.key}: marks"
         able = any(state.can_run(lane, name) for name in state.in_service)
         assert able or not lane.is_served, f"lane {lane.key}: nothing serves it"
         assert lane.variant in state._known[lane.model], f"lane {lane.key}: variant"
@@ -86,7 +87,7 @@ def _check_variant(state: State, lane: Lane) -> None:
     if not state.is_varied(lane):
         assert not lane.cheaper, f"lane {key}: other variants"
         return
-    assert not lane.is_plain, f"lane {key}: what starts must be offered"
+    assert not lane.is_plain_alone, f"lane {key}: what starts must be offered"
     anew = Lane(key)
     state._equip(anew)
     assert anew.variant == lane.variant, f"lane {key}: {lane.variant} is shown"

@@ -75,9 +75,10 @@ class Lane:
         ready_s: By processor, the moment from which the lane may start there, where that was later
             than now. The state keeps it.
         is_open: Whether it may start on every processor that can run it. The state keeps it, and
-            `is_plain` too.
+            `is_plain` and `is_plain_alone` too.
         is_plain: Whether it is open and an offer to it leaves nothing to settle: the whole model,
             one request, no riders, no load.
+        is_plain_alone: Whether that is so while nothing else waits, with which it could share.
         is_served: Whether a processor in service is known to be able to bring its requests to their
             end. The state keeps it.
         is_lent: Whether it is visible only since other variants are loaded, which may serve some of
@@ -110,6 +111,7 @@ class Lane:
     is_rare: bool = field(init=False)
     ready_s: Mapping[str, float] = field(init=False)
     is_plain: bool = field(default=False, init=False)
+    is_plain_alone: bool = field(default=False, init=False)
     is_served: bool = field(default=False, init=False)
     is_lent: bool = field(default=False, init=False)
     row: dict[str, float] | None = field(default=None, init=False)

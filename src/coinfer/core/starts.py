@@ -68,8 +68,8 @@ class Starts:
             if (
                 progress is not None
                 and progress.waits
-                and progress.lane.is_plain
                 and progress.request is requests[0]
+                and (progress.lane.is_plain or self.is_plain_now(progress.lane))
             ):
                 lane = progress.lane
                 seconds = lane.seconds.get(processor)
@@ -78,6 +78,10 @@ class Starts:
                     self.launch(lane.variant, processor, requests, (progress,), lane.rest, seconds)
                     return
         self.start_any(decision)
+
+    def is_plain_now(self, lane: Lane) -> bool:
+        """Tell whether an offer to a lane leaves nothing to settle since nothing else waits."""
+        return lane.is_plain_alone and len(self._state.waiting) == 1
 
     def start_any(self, decision: Start) -> None:
         """The general case of `start`, which is fast for one request of a plain lane.

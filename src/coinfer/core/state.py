@@ -245,7 +245,8 @@ class State:
                 self.routes[key] = self.new_routes(*key)
             lane.routes = self.routes[key]
             lane.seconds = RouteSeconds(lane.routes, position)
-            lane.is_plain, lane.shares = False, lane.batching is not None
+            lane.is_plain = lane.is_plain_alone = False
+            lane.shares = lane.batching is not None
             return  # whether it is open has not changed
         self._mark(lane)
 
@@ -273,16 +274,16 @@ class State:
             )
 
     def _mark(self, lane: Lane) -> None:
-        """Update `is_open` and `is_plain`, which select the fast ways to start."""
+        """Update `is_open` and what else selects the fast ways to start."""
         lane.is_open = not lane.excluded and not lane.ready_s
         lane.shares = lane.batching is not None or bool(lane.fused)
-        lane.is_plain = (
+        lane.is_plain_alone = (
             lane.is_open
             and lane.row is not None
-            and not lane.shares
             and not self.residency.costs
             and not self.residency.is_tight
         )
+        lane.is_plain = lane.is_plain_alone and not lane.shares
 
     def hold_back(self, lane: Lane, ready_s: Mapping[str, float]) -> None:
         """Let a lane start on processors from these moments on only; it stays visible."""
