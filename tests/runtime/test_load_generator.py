@@ -222,6 +222,43 @@ def test_a_thread_that_attends_performs_brief_runs_once_all_that_is_due_is_submi
     assert log[began : began + 3] == ["ArrivedTogether", "Arrived", "Run"]
 
 
+class _Attended:
+    """Takes requests, and answers them when the thread that submitted them attends."""
+
+    def __init__(self) -> None:
+        self.answered: list[str] = []
+        self._open: list[tuple[str, Future[Any]]] = []
+        self._soon: Callable[[Callable[[], None]], object] | None = None
+
+    def attend(self, _thread: int, soon: Callable[[Callable[[], None]], object] | None) -> None:
+        self._soon = soon
+
+    def submit(self, name: str, _inputs: Any, **_options: Any) -> Future[Any]:
+        assert self._soon is not None
+        future = Future[Any]()
+        self._open.append((name, future))
+        self._soon(self._answer)
+        return future
+
+    def _answer(self) -> None:
+        for name, future in [self._open.pop() for _ in list(self._open)]:
+            self.answered.append(name)
+            future.set_result(None)
+
+
+def test_what_its_answers_have_it_submit_is_attended_before_it_sleeps() -> None:
+    scenario = parse_scenario(
+        "models: {a: x.onnx, b: x.onnx, c: x.onnx}\n"
+        "arrivals: {a: {periodic: 1/s}, b: {after: a}, c: {after: b}}\n"
+        "duration: 0.1\nwarmup: 0\n"
+    )
+    engine = _Attended()
+    feeds = {name: [FEED] for name in scenario.models}
+    driver = LoadGenerator(engine, Load(scenario), feeds, scenario.models, engine.attend)
+    driver.play(lambda _now_s: True)
+    assert engine.answered == ["a", "b", "c"]
+
+
 class _Hanging:
     """Takes requests; what it has a thread perform does not return until it is let go."""
 

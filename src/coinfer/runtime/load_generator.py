@@ -170,7 +170,7 @@ class LoadGenerator:
                 self._soon.popleft()()
                 if not self._takes_back():
                     return False
-                wait_s = awaited_s - clock.now()
+                continue  # what it answered may have had more submitted, to be attended as well
             if wait_s > 0:
                 give_up_lag()  # others may run for some milliseconds meanwhile
                 wait_s = awaited_s - clock.now()
