@@ -9,16 +9,14 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from coinfer.machine.core_groups import core_groups
 from coinfer.machine.machine_file import load_machine
-from coinfer.machine.processor import Processor
 from coinfer.machine.scaling import Scaling
-from coinfer.machine.topology import Topology
 from coinfer.plan import Plan
 from coinfer.policies import make_policy
 from coinfer.policies.prices import prices_of, rises
 from coinfer.sim import simulate
 from coinfer.testing.machine import VirtualMachine
+from policies.every_width import every_width
 from policies.frames import frames_at
 
 
@@ -115,15 +113,7 @@ def test_prices_are_the_mean_of_those_at_several_loads() -> None:
 def test_at_one_load_runs_are_wide_on_an_idle_machine_and_narrow_on_the_last_cores() -> None:
     """What a width costs is told by the cores that are free, not by the load alone."""
     scaling, cores, load = Scaling(mean_s=0.1, serial=0.1), 16, 0.75
-    everyone = [
-        Processor(
-            name=f"p{group.name}",
-            backend="null",
-            units=frozenset(f"core{n}" for n in group.numbers),
-            threads=len(group.numbers),
-        )
-        for group in core_groups(Topology.flat(range(cores)))
-    ]
+    everyone = every_width(cores)
     seconds = {"m": {p.name: scaling.seconds(p.threads) for p in everyone}}
     machine = VirtualMachine(everyone, make_policy("earliest_finish"), seconds)
     draw, at_s = random.Random(1), 0.0

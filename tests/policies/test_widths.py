@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 import pytest
 
 from coinfer.bound import throughput_bound
 from coinfer.core.alike import alike_among
 from coinfer.core.events import PolicyChanged
-from coinfer.machine.core_groups import core_groups
 from coinfer.machine.machine import Machine
 from coinfer.machine.machine_file import load_machine
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Profile
 from coinfer.machine.scaling import Scaling
-from coinfer.machine.topology import Topology
 from coinfer.metrics.counts import ModelCounts
 from coinfer.plan import Plan
 from coinfer.policies import make_policy
@@ -25,25 +23,14 @@ from coinfer.policies.crowding import crowded
 from coinfer.sim import simulate
 from coinfer.testing.machine import VirtualMachine
 from coinfer.workload.scenario import Scenario
+from policies.every_width import every_width
 from policies.frames import frames_at
 
 SCALING = Scaling(mean_s=0.1, serial=0.1)
 
 
-def processors(cores: int) -> Sequence[Processor]:
-    return [
-        Processor(
-            name=f"p{group.name}",
-            backend="null",
-            units=frozenset(f"core{n}" for n in group.numbers),
-            threads=len(group.numbers),
-        )
-        for group in core_groups(Topology.flat(range(cores)))
-    ]
-
-
 def machine_of(cores: int, policy: str = "earliest_finish", units: int = 1) -> VirtualMachine:
-    everyone = processors(cores)
+    everyone = every_width(cores)
     seconds = {p.name: SCALING.seconds(p.threads) for p in everyone}
     return VirtualMachine(everyone, make_policy(policy), {"m": seconds}, units={"m": units})
 
@@ -86,7 +73,7 @@ def test_spans_of_a_cut_model_get_wider_as_the_queue_gets_shorter() -> None:
 
 def test_a_request_waits_for_a_wide_processor_that_is_free_soon() -> None:
     """Core 1 is free and core 0 will be in 2 ms; on both it takes 55 ms, on one of them 100."""
-    everyone = processors(4)
+    everyone = every_width(4)
     units = {p.name: sorted(p.units) for p in everyone}
     pairs = {name for name, cores in units.items() if len(cores) == 2}
     pair = next(name for name in pairs if "core0" in units[name])
@@ -130,7 +117,7 @@ def test_every_request_is_answered_whatever_fails(policy: str) -> None:
 
 def test_alike_processors_are_looked_at_together_where_there_are_widths() -> None:
     def kinds(cores: int) -> int:
-        everyone = {p.name: p for p in processors(cores)}
+        everyone = {p.name: p for p in every_width(cores)}
         return len(alike_among(everyone, dict.fromkeys(everyone, 1)))
 
     assert [kinds(cores) for cores in (1, 2, 4, 8, 16)] == [0, 0, 3, 4, 5]
@@ -172,7 +159,7 @@ def test_what_comes_evenly_is_served_wider_than_what_comes_at_random() -> None:
     """At this load random arrivals leave no room for pairs of cores, and a steady stream does."""
 
     def mean_s(process: str) -> float:
-        everyone = processors(16)
+        everyone = every_width(16)
         seconds = {"m": {p.name: SCALING.seconds(p.threads) for p in everyone}}
         rate = 0.86 * 16 / SCALING.mean_s
         scenario = Scenario.model_validate(
@@ -257,7 +244,7 @@ def test_frames_are_as_wide_where_they_could_preempt_others() -> None:
 
 
 def test_what_preempted_before_a_policy_came_makes_its_runs_no_narrower() -> None:
-    ordinary = processors(4)
+    ordinary = every_width(4)
     express = Processor(
         name="on top", backend="null", units=frozenset({"own"}), overlays=ordinary[0].units
     )
