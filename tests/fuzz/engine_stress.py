@@ -34,7 +34,11 @@ class Interrupt(BaseException):
 
 
 class Signals:
-    """A signal handler that raises at random moments of what is done, and only there."""
+    """A signal handler that raises at random moments of what is done, and only there.
+
+    Where the moment is in a callback of a weak reference or in a finalizer, Python reports what the
+    handler raises and goes on: as with Ctrl-C, nothing is interrupted then.
+    """
 
     def __init__(self, draw: random.Random) -> None:
         self._draw = draw
@@ -43,11 +47,14 @@ class Signals:
 
     def __enter__(self) -> Signals:
         self._before = signal.signal(signal.SIGALRM, self._handle)
+        self._reports = sys.unraisablehook
+        sys.unraisablehook = self._report
         return self
 
     def __exit__(self, *_: object) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         signal.signal(signal.SIGALRM, self._before)
+        sys.unraisablehook = self._reports
 
     def disturb(self, act: Callable[[], Any]) -> Any:
         """Do something with a signal underway; None if that came."""
@@ -68,6 +75,10 @@ class Signals:
         if self._armed:
             self._armed = False
             raise Interrupt
+
+    def _report(self, unraisable: sys.UnraisableHookArgs) -> None:
+        if unraisable.exc_type is not Interrupt:
+            self._reports(unraisable)
 
 
 class Mortal(NullBackend):
