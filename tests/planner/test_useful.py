@@ -136,6 +136,26 @@ def test_pools_that_do_not_fit_go_altogether_except_where_they_are_kept() -> Non
     assert len(left.models()) == 5
 
 
+def test_the_few_that_gain_far_more_by_a_wide_processor_keep_it() -> None:
+    """One large network beside eight small ones, which hardly gain by a second thread."""
+    small = {f"small{at}": {"one": 2e-4, "both": 1.5e-4} for at in range(8)}
+    profile = Profile.from_seconds({**small, "large": {"one": 0.14, "both": 0.07}})
+    left = within_pools(profile, NARROW_AND_WIDE, threads=16)
+    assert {k.model for k in left.entries if k.processor == "both"} == {"large"}
+    assert len(left.models()) == 9
+    assert within_pools(profile, NARROW_AND_WIDE, threads=1).processors() == ("one",)
+    batched = {key._replace(batch=2): entry for key, entry in profile.entries.items()}
+    several = Profile({**profile.entries, **batched})  # in the same sessions
+    left = within_pools(several, NARROW_AND_WIDE, threads=2)
+    assert {k.model for k in left.entries if k.processor == "both"} == {"large"}
+
+
+def test_of_those_that_gain_alike_none_is_preferred() -> None:
+    seconds = {f"m{at}": {"one": 0.1 + 0.01 * at, "both": 0.06} for at in range(9)}
+    left = within_pools(Profile.from_seconds(seconds), NARROW_AND_WIDE, threads=16)
+    assert left.processors() == ("one",)
+
+
 def test_a_model_that_only_a_wide_processor_runs_keeps_it() -> None:
     assert len(within_pools(copies(9, "both"), NARROW_AND_WIDE, threads=8).entries) == 9
 
