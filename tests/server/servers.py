@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from weakref import ref
 
@@ -19,6 +21,7 @@ from coinfer.server.inference import Inference
 from coinfer.server.opening import Opened
 from coinfer.server.served_model import served
 from coinfer.server.serving import ServeOptions, Server
+from coinfer.server.tls import Tls
 from coinfer.testing.models import model_from_text, tiny_linear
 
 ECHO = {
@@ -116,3 +119,13 @@ def address(server: Server) -> str:
 
 def tiny_models() -> dict[str, Model]:
     return {"linear": tiny_linear().model, **{name: echo(name) for name in ECHO}}
+
+
+def new_certificate(folder: Path) -> Tls:
+    """Make a certificate of localhost that vouches for itself, with openssl."""
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    make += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    made = [*make, "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(made, check=True, capture_output=True)
+    return Tls(certificate=certificate, key=key)

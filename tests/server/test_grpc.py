@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import queue
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,9 @@ from coinfer.server.access import Tenant  # noqa: E402
 from coinfer.server.limits import ServerLimits  # noqa: E402
 from coinfer.server.messages import INFERENCE, METHODS  # noqa: E402
 from coinfer.server.serving import ServeOptions, Server  # noqa: E402
-from coinfer.server.tls import Tls  # noqa: E402
 from coinfer.testing.models import tiny_linear  # noqa: E402
 from coinfer.testing.oip.grpc_client import GrpcClient  # noqa: E402
-from server.servers import ECHO, serving, tiny_models  # noqa: E402
+from server.servers import ECHO, new_certificate, serving, tiny_models  # noqa: E402
 from server.test_tritonclient import VALUES, texts  # noqa: E402
 
 
@@ -344,13 +343,10 @@ def test_tokens_are_asked_for() -> None:
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
 def test_calls_may_be_encrypted(tmp_path: Path) -> None:
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
-    make += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    made = [*make, "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run(made, check=True, capture_output=True)
+    tls = new_certificate(tmp_path)
+    key, certificate = tls.key, tls.certificate
     values = [given("x", np.zeros((1, 4), np.float32))]
-    options = _options(tls=Tls(certificate=certificate, key=key, client_authorities=certificate))
+    options = _options(tls=replace(tls, client_authorities=certificate))
     with serving({"m": tiny_linear().model}, options=options) as server:
         address = f"localhost:{server.ports['grpc']}"
         own = {"root_certificates": str(certificate)}

@@ -83,13 +83,10 @@ class FrontEnds:
 
     def attend(self, attend: Attend | None) -> None:
         """Let the threads that take requests perform brief runs; None: no more."""
-        change_attention(self._thread, self._attend, attend, self._soon)
+        change_attention(self._thread, self._attend, attend, self._handover.plan)
         self._attend = attend
         for front_end in self._front_ends:
             front_end.attend(attend)
-
-    def _soon(self, act: Callable[[], None]) -> None:
-        self._loop.call_soon(self._handover.perform, act)
 
     def call(self, make: Callable[..., Coroutine[Any, Any, _T]], *of: Any) -> Future[_T]:
         """Run a coroutine in the loop."""

@@ -25,13 +25,17 @@ class Handover:
     """Lets one event loop wait for inferences.
 
     Args:
-        loop: The loop; only its thread calls `answered` and `call`.
+        loop: The loop; only its thread calls `answered`, `call` and `plan`.
+
+    Attributes:
+        is_due: Whether something is to be performed in the loop's next iteration.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._done: deque[Callable[[], None]] = deque()
         self._is_woken = False
+        self.is_due = False
 
     def answered(self, inference: Inference) -> asyncio.Future[None]:
         """Return what resolves once an inference is answered, however that went."""
@@ -63,8 +67,13 @@ class Handover:
             with suppress(RuntimeError):  # the loop is closed: nobody waits
                 self._loop.call_soon_threadsafe(self._deliver)
 
-    def perform(self, act: Callable[[], None]) -> None:
-        """Do something in the loop that may answer inferences, and deliver those at once."""
+    def plan(self, act: Callable[[], None]) -> None:
+        """Do something in the loop, soon, that may answer inferences; deliver those at once."""
+        self.is_due = True
+        self._loop.call_soon(self._perform, act)
+
+    def _perform(self, act: Callable[[], None]) -> None:
+        self.is_due = False
         self._is_woken = True  # by what follows
         try:
             act()

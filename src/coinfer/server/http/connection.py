@@ -17,7 +17,7 @@ from coinfer.server.http.direct import Direct, DirectCycle
 from coinfer.server.http.timing_wheel import TimingWheel
 from coinfer.server.limits import ServerLimits
 
-__all__ = ["Connection", "refuse"]
+__all__ = ["Connection", "refusal_of", "refuse"]
 
 _MOST_HEAD_BYTES = 1 << 16
 """Of a request besides its body: line, headers, and what frames chunks."""
@@ -29,12 +29,17 @@ _log = logging.getLogger("coinfer.server.connection")
 _log.setLevel(logging.ERROR)  # what clients send wrong would fill the log
 
 
-def refuse(transport: Any, status: bytes, why: bytes) -> None:
-    """Say why, and close."""
+def refusal_of(status: bytes, why: bytes) -> bytes:
+    """Return the answer that says why."""
     body = b'{"error":"%s"}' % why
     kind = b"content-type: application/json\r\nconnection: close"
     head = b"HTTP/1.1 %s\r\n%s\r\ncontent-length: %d\r\n\r\n" % (status, kind, len(body))
-    transport.write(head + body)
+    return head + body
+
+
+def refuse(transport: Any, status: bytes, why: bytes) -> None:
+    """Say why, and close."""
+    transport.write(refusal_of(status, why))
     transport.close()
 
 

@@ -15,6 +15,7 @@ from coinfer.errors import ConfigurationError
 from coinfer.runtime.attention import Attend
 from coinfer.server.access import Access
 from coinfer.server.handover import Handover
+from coinfer.server.http.acceptor import Acceptor, is_offered
 from coinfer.server.http.app import HttpApp
 from coinfer.server.http.direct import Direct
 from coinfer.server.http.infer_steps import InferSteps
@@ -63,6 +64,7 @@ class HttpFrontEnd:
         self._aside = ThreadPoolExecutor(2, thread_name_prefix="coinfer-server-aside")
         self._direct: Direct | None = None
         self._server: uvicorn.Server | None = None
+        self._acceptor: Acceptor | None = None
         self._serving: asyncio.Task[None] | None = None
 
     async def start(self, handover: Handover) -> None:
@@ -77,11 +79,12 @@ class HttpFrontEnd:
         steps = InferSteps(self._service, limits, self._access)
         app = HttpApp(steps, handover, limits, room, routes, aside, recorder)
         direct = self._direct = Direct(steps, limits, room, handover, aside, recorder)
+        connections = Connections(limits, direct)
         tls = self._tls
         config = uvicorn.Config(
             app,
             loop="none",
-            http=cast(Any, Connections(limits, direct)),
+            http=cast(Any, connections),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -101,9 +104,15 @@ class HttpFrontEnd:
             config.load()
         except OSError as error:  # ssl.SSLError is one
             raise ConfigurationError(f"the certificate cannot be used: {error}") from error
-        self._server = uvicorn.Server(config)
-        self._serving = asyncio.create_task(self._server.serve(sockets=[self._bound]))
-        while not self._server.started and not self._serving.done():
+        server = self._server = uvicorn.Server(config)
+        if is_offered():
+            state = server.server_state
+            connections.give(config=config, server_state=state, app_state={}, _loop=None)
+            self._acceptor = Acceptor(self._bound, connections, handover, config.ssl)
+            self._acceptor.begin()
+        sockets = [self._bound] if self._acceptor is None else []
+        self._serving = asyncio.create_task(server.serve(sockets=sockets))
+        while not server.started and not self._serving.done():
             await asyncio.sleep(0.001)
 
     def attend(self, attend: Attend | None) -> None:
@@ -114,6 +123,8 @@ class HttpFrontEnd:
         server, serving = self._server, self._serving
         if server is None or serving is None:
             return
+        if self._acceptor is not None:
+            await self._acceptor.close()
         server.config.timeout_graceful_shutdown = max(1, round(grace_s))
         server.should_exit = True
         await serving

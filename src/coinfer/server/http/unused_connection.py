@@ -46,8 +46,16 @@ class Connections:
             given: What uvicorn gives, each time the same.
         """
         if not self._given:
-            self._given = given
-            self.open = given["server_state"].connections
+            self.give(**given)
+        return self.unused()
+
+    def give(self, **given: Any) -> None:
+        """Take what uvicorn gives to each."""
+        self._given = given
+        self.open = given["server_state"].connections
+
+    def unused(self) -> UnusedConnection:
+        """Return a new one by which nothing came yet."""
         return UnusedConnection(self)
 
     def used(self) -> Connection:
