@@ -27,8 +27,8 @@ __all__ = ["SWEPT_BYTES", "factors", "handover", "handover_s", "sweeping_engine"
 
 _RUNS = 300
 _IN_FLIGHT = 4
-_PAUSE = 3.0
-"""Times the median above which something is a pause of the whole process, and no work of it."""
+_PAUSE = 2.0
+"""Times the median above which something holds a pause of the whole process."""
 
 SWEPT_BYTES = 2**25
 """What an imagined model reads: as much as a network, which leaves the caches as one does."""
@@ -61,8 +61,8 @@ def handover_s(cache: ProfileCache | None = None) -> float:
 def undisturbed(seconds: Sequence[float]) -> tuple[float, ...]:
     """Return those that are no pauses of the whole process, nor hold one.
 
-    The same instructions take up to twice as long where their data have left the caches; the
-    system keeps a thread from its core for a time slice, some milliseconds, whatever it does. So a
+    The same instructions take half as long again where their data have left the caches; the system
+    keeps a thread from its core for a time slice, some milliseconds, whatever it does. So a
     multiple of the median tells them apart. A quantile would not: how many are disturbed depends
     on what else ran just then, and where none was, it would cut off what is merely slow, which
     latencies of one in a hundred consist of.

@@ -38,6 +38,9 @@ from coinfer.workload.scenario import Scenario
 __all__ = ["submission"]
 
 _MOMENTS = 40
+_WARMUP = 4
+"""Moments before them: with the first one threads begin to give way, and all of it is new."""
+
 _GAP_S = 0.025
 """Between two moments at which requests are due: by then all is answered and rests."""
 
@@ -65,7 +68,7 @@ def submission(cache: ProfileCache | None = None, *, preempts: bool = False) -> 
         preempts: Whether some requests run on top of others, by the priority of threads.
     """
     parts: dict[str, object] = {
-        "submission": 3,
+        "submission": 4,
         "machine": cpu_name(),
         "moments": _MOMENTS,
         "together": _TOGETHER,
@@ -110,7 +113,7 @@ def _answered_s(together: int, *, preempts: bool) -> list[float]:
                 **{name: {"periodic": 1 / _GAP_S} for name in names},
                 **{name: {"closed": 1} for name in loops},
             },
-            "duration": _MOMENTS * _GAP_S,
+            "duration": (_WARMUP + _MOMENTS) * _GAP_S,
             "warmup": 0.0,
         }
     )
@@ -121,13 +124,13 @@ def _answered_s(together: int, *, preempts: bool) -> list[float]:
         do_apart(partial(load.play, lambda _: True), lambda: True, load.stop, "coinfer-load")
         engine.drain()
     services = {record.request_ids[0]: record.service_s or 0.0 for record in recorder.executions()}
-    firsts: dict[float, float] = {}
+    firsts: dict[int, float] = {}
     for record in recorder.requests():
         if record.model in names and record.finished_s is not None:
-            due_s = round(record.due_s / _GAP_S, 1)
+            moment = round((record.due_s - load.start_s) / _GAP_S)
             answered_s = record.finished_s - record.due_s - services[record.id]
-            firsts[due_s] = min(firsts.get(due_s, answered_s), answered_s)
-    return list(firsts.values())
+            firsts[moment] = min(firsts.get(moment, answered_s), answered_s)
+    return [answered_s for moment, answered_s in firsts.items() if moment >= _WARMUP]
 
 
 def _loops() -> list[str]:
