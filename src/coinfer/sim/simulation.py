@@ -120,6 +120,7 @@ class Simulation:
         self._dues = load.in_order()
         self._has_begun = False
         self._submission = machine.submission if load.end_s < _INF else Submission()
+        self._is_submitted = bool(self._submission)
         self._submitting = SubmittingThread(machine)
         self._slowness = self._services.submissions()
         self._slow = next(self._slowness)  # how much slower than usual what is due next comes
@@ -248,7 +249,7 @@ class Simulation:
         ends, start, pop = future.ends, future.start, future.pop
         draw = self._services.draw
         swaps, has_cold = self._machine.swaps, bool(self._cold)
-        is_submitted = bool(self._submission)
+        is_submitted = self._is_submitted
         until_s = min(until_s, _LATEST_S)
         for _ in range(steps):
             timer_s = self._timer_s
@@ -325,7 +326,7 @@ class Simulation:
         agenda, at_once = self._agenda, self._at_once
         due = at_once[0] if at_once else agenda[0]
         others = at_once or agenda
-        is_entered = others is agenda and bool(self._submission)
+        is_entered = self._is_submitted and others is agenda
         if is_entered:
             self._enter(due)
         if self._dues is None:
@@ -357,7 +358,7 @@ class Simulation:
         due = self._asked.pop(reply.request.id)
         completed = reply.outcome is Outcome.COMPLETED
         for following in self._load.after_answer(due, self.now, completed):
-            is_there = following.time_s <= self.now and bool(self._submission)
+            is_there = following.time_s <= self.now and self._is_submitted
             heapq.heappush(self._at_once if is_there else self._agenda, following)
 
     def _start(self, execution: Execution) -> None:
