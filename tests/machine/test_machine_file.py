@@ -219,13 +219,28 @@ def test_widths_make_processors_over_the_cores_of_the_topology() -> None:
 def test_how_requests_come_to_the_core_is_part_of_a_machine() -> None:
     machine = parse_machine(FULL)
     assert "submission" not in encode_machine(machine)
-    told = replace(machine, submission=Submission(first_s=0.5, next_s=0.25))
-    assert decode_machine(encode_machine(told)).submission == told.submission
+    for submission in (Submission(0.5, 0.25), Submission(0.5, 0.25, (0.75, 1.25))):
+        told = replace(machine, submission=submission)
+        assert decode_machine(encode_machine(told)).submission == submission
+    assert encode_machine(replace(machine, submission=Submission(0.5)))["submission"] == [0.5, 0.0]
+
+
+def test_how_hand_overs_vary_is_part_of_a_machine() -> None:
+    machine = parse_machine(FULL)
+    assert "overhead_factors" not in encode_machine(machine)
+    told = replace(machine, overhead_factors=(0.75, 1.25))
+    assert decode_machine(encode_machine(told)).overhead_factors == (0.75, 1.25)
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("overhead_s", -0.5), ("submission", [-0.5, 0.0]), ("submission", [0.5, -0.25])],
+    [
+        ("overhead_s", -0.5),
+        ("overhead_factors", [1.0, 0.0]),
+        ("submission", [-0.5, 0.0]),
+        ("submission", [0.5, -0.25]),
+        ("submission", [0.5, 0.25, [1.0, -1.0]]),
+    ],
 )
 def test_a_machine_on_which_something_comes_before_it_is_due_is_damaged(
     field: str, value: object

@@ -8,6 +8,7 @@ from coinfer.backends.null import NullBackend
 from coinfer.errors import BackendError, ConfigurationError
 from coinfer.graph.cut_model import CutModel
 from coinfer.machine.contention import Contention
+from coinfer.machine.profile import Measurement
 from coinfer.machine.span import Fork, Span, completes
 from coinfer.machine.submission import Submission
 from coinfer.model import Model
@@ -111,9 +112,11 @@ def test_branches_that_are_worth_it_reach_the_machine_that_is_simulated(
     where = "coinfer.planner.passes.surroundings"
     monkeypatch.setattr(f"{where}.measure_contention", lambda *_, **__: Contention())
     monkeypatch.setattr(f"{where}.measure_cold", lambda *_, **__: {})
-    monkeypatch.setattr("coinfer.experiments.handover.handover_s", lambda *_, **__: 0.0)
     monkeypatch.setattr(
-        "coinfer.experiments.handover.submission", lambda *_, **__: Submission(0.25, 0.125)
+        "coinfer.experiments.handover.handover", lambda *_, **__: Measurement(seconds=(0.5, 1.5))
+    )
+    monkeypatch.setattr(
+        "coinfer.experiments.submission.submission", lambda *_, **__: Submission(0.25, 0.125)
     )
     forks = {}
     for branches in ("true", "false"):
@@ -127,7 +130,9 @@ def test_branches_that_are_worth_it_reach_the_machine_that_is_simulated(
         ready = prepare(wanted, profiler, surroundings=True)
         planned = ready.plan.models["net"].original.forks
         assert planned == cut_of(ready, "net").forks
-        assert ready.plan.machine.submission == Submission(0.25, 0.125)
+        machine = ready.plan.machine
+        assert machine.submission == Submission(0.25, 0.125)
+        assert (machine.overhead_s, machine.overhead_factors) == (1.0, (0.5, 1.5))
         forks[branches] = planned
     assert Fork(1, 2, 2) in forks["true"]
     assert forks["false"] == ()

@@ -10,9 +10,9 @@ import pytest
 
 from coinfer.backends.null import NullBackend
 from coinfer.machine.cold import IDLE_S, Cold
-from coinfer.machine.profile import Profile
+from coinfer.machine.profile import Measurement, Profile
 from coinfer.profiling.cache import ProfileCache
-from coinfer.profiling.cold import in_turn, measure_cold
+from coinfer.profiling.cold import _factor, in_turn, measure_cold
 from coinfer.profiling.deployment import Deployment, Rounds
 from coinfer.testing.models import tiny_linear
 from profiling.counting import Counting, processor
@@ -112,6 +112,17 @@ def test_a_model_that_is_alone_has_no_change_to_pay_for() -> None:
     found = measured(backend, models=1)
     assert backend.loads == 2
     assert {cold.after_other for cold in found.values()} == {1.0}
+
+
+def test_a_factor_that_the_rounds_do_not_show_is_noise() -> None:
+    same = Measurement(seconds=(1.0, 1.25, 1.0, 1.25, 1.0, 1.25, 1.0, 1.25, 1.0))
+    noise = Measurement(seconds=(1.5, 1.0, 1.5, 1.0, 1.5, 1.0, 1.5, 1.0, 1.5))
+    slower = Measurement(seconds=tuple(1.5 * each for each in same.seconds))
+    assert noise.mean_s > same.mean_s
+    assert (_factor(noise, same), _factor(same, slower)) == (1.0, 1.0)
+    assert _factor(slower, same) == 1.5
+    few = Measurement(seconds=(1.0, 1.0))
+    assert _factor(Measurement(seconds=(1.0, 2.0)), few) == 1.5
 
 
 def test_a_factor_counts_in_proportion_to_a_short_rest() -> None:

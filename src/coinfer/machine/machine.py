@@ -37,6 +37,8 @@ class Machine:
             right after itself.
         overhead_s: Seconds by which every execution occupies its processor beyond the service
             time: handing over the work and the result.
+        overhead_factors: How many times as long each of several hand-overs took, as measured; one
+            is drawn for each execution. Empty: all take equally long.
         submission: What passes between the moment that a request is due and its start, beside a
             free processor. Requests that follow from an answer come at once.
         identity: What measurements depend on beside the processors, by name: the processor's model
@@ -61,6 +63,7 @@ class Machine:
     contention: Contention = field(default_factory=Contention)
     cold: Mapping[tuple[str, str], Cold] = field(default_factory=dict)
     overhead_s: float = 0.0
+    overhead_factors: tuple[float, ...] = ()
     submission: Submission = field(default_factory=Submission)
     identity: Mapping[str, str] = field(default_factory=dict)
     topology: Topology | None = None

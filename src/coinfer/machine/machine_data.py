@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat, StrictInt, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    NonNegativeFloat,
+    PositiveFloat,
+    StrictInt,
+    ValidationError,
+)
 
 __all__ = ["ContentionData", "MachineData", "ProcessorData", "TopologyData", "read"]
 
@@ -57,6 +65,19 @@ class TopologyData(_Data):
     quota: float | None = None
 
 
+_Factors: TypeAlias = tuple[PositiveFloat, ...]
+
+
+def _with_factors(value: Any) -> Any:
+    """Make three of two: files from before say nothing of how it varies."""
+    return [*value, []] if isinstance(value, list) and len(value) == 2 else value
+
+
+_Submission: TypeAlias = Annotated[
+    tuple[NonNegativeFloat, NonNegativeFloat, _Factors], BeforeValidator(_with_factors)
+]
+
+
 class MachineData(_Data):
     """A machine without its profile; see there."""
 
@@ -70,7 +91,8 @@ class MachineData(_Data):
     contention: ContentionData
     cold: list[tuple[str, str, float, float]]
     overhead_s: NonNegativeFloat
-    submission: tuple[NonNegativeFloat, NonNegativeFloat] = (0.0, 0.0)
+    overhead_factors: _Factors = ()
+    submission: _Submission = (0.0, 0.0, ())
     topology: TopologyData | None = None
     shares: dict[str, str] = {}
 

@@ -60,8 +60,11 @@ def encode_machine(machine: Machine) -> dict[str, Any]:
         "cold": [[*pair, *each] for pair, each in machine.cold.items()],
         "overhead_s": machine.overhead_s,
     }
-    if any(machine.submission):
-        found["submission"] = list(machine.submission)
+    if machine.overhead_factors:
+        found["overhead_factors"] = list(machine.overhead_factors)
+    if machine.submission:
+        first_s, next_s, factors = machine.submission
+        found["submission"] = [first_s, next_s, *([list(factors)] if factors else [])]
     if machine.topology is not None:
         found["topology"] = encode_topology(machine.topology)
     if machine.shares:
@@ -92,6 +95,7 @@ def decode_machine(data: Any) -> Machine:
             contention=Contention(**found.contention.model_dump()),
             cold={(m, p): Cold(other, idle) for m, p, other, idle in found.cold},
             overhead_s=found.overhead_s,
+            overhead_factors=found.overhead_factors,
             submission=Submission(*found.submission),
             topology=(
                 None

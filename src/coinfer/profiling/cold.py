@@ -18,6 +18,7 @@ from coinfer.backends.base import Tensors
 from coinfer.machine.cold import IDLE_S, Cold
 from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Measurement
+from coinfer.metrics.paired import LEAST_ROUNDS, paired_ratio
 from coinfer.profiling.deployment import Deployment, Progress, Rounds, announced
 from coinfer.profiling.measure import on_cores
 from coinfer.profiling.patient_sessions import Runner
@@ -51,11 +52,23 @@ def measure_cold(
         measure = partial(_measured, deployment, processor, neighbours[:1])
         found = deployment.measured(_keys(parts, before), measure)
         for number, model in enumerate(runs):
-            other, same, idle = (found[f"{number} {kind}"].mean_s for kind in _KINDS)
-            # Neither makes a model faster: a factor below 1 is noise.
-            after_other = max(1.0, other / same) if neighbours else 1.0
-            factors[model, processor.name] = Cold(after_other, max(1.0, idle / same))
+            other, same, idle = (found[f"{number} {kind}"] for kind in _KINDS)
+            after_other = _factor(other, same) if neighbours else 1.0
+            factors[model, processor.name] = Cold(after_other, _factor(idle, same))
     return factors
+
+
+def _factor(changed: Measurement, same: Measurement) -> float:
+    """Return how many times longer it takes then; 1 if the rounds do not show that it does.
+
+    Nothing that came before makes a model faster: a factor below 1 is noise. So as many above 1
+    are, and a simulation would pay for these at each change.
+    """
+    if len(same.seconds) >= LEAST_ROUNDS:
+        ratio = paired_ratio(changed.seconds, same.seconds, larger_is_better=True)
+        if not ratio.is_better:
+            return 1.0
+    return max(1.0, changed.mean_s / same.mean_s)
 
 
 def _keys(parts: Sequence[object], before: Sequence[object]) -> dict[str, dict[str, object]]:

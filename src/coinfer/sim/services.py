@@ -1,4 +1,4 @@
-"""Services: draws how long executions take on a machine. Seeded; knows no queue and no time of day.
+"""Services: draws how long what a machine does takes. Seeded; knows no queue and no time of day.
 
 Every (model, processor) has a generator of its own, so that a change of policy does not change the
 times that another pair is given, and adding a model changes no other model's.
@@ -7,7 +7,7 @@ times that another pair is given, and adding a model changes no other model's.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, repeat
 from typing import TypeAlias
 
@@ -68,6 +68,23 @@ class Services:
             what = ProfileKey(model, processor, batch, span, requests[0].shape)
             draws = self._draws[key] = self._disturbed(self._times(what), what).__next__
         return draws()
+
+    def overheads(self) -> Iterator[float]:
+        """Return the seconds by which each execution occupies its processor beyond its own time."""
+        machine = self._machine
+        overhead_s, factors = machine.overhead_s, machine.overhead_factors
+        return self._varied(overhead_s, factors, Purpose.HANDOVER)
+
+    def submissions(self) -> Iterator[float]:
+        """Return how many times as long as usual what is submitted takes, moment by moment."""
+        return self._varied(1.0, self._machine.submission.factors, Purpose.SUBMISSION)
+
+    def _varied(self, usual: float, factors: Sequence[float], purpose: Purpose) -> Iterator[float]:
+        if self._deterministic or not factors:
+            return repeat(usual)
+        rng = generator(self._seed, purpose, "")
+        choices = usual * np.array(factors)
+        return _endless(lambda: rng.choice(choices, _BLOCK))
 
     def _disturbed(self, times: Iterator[float], key: ProfileKey) -> Iterator[float]:
         """Let times be off, by factors that are the same under every policy."""

@@ -47,7 +47,9 @@ from coinfer.opening import (
 )
 from coinfer.plan.plan import Plan, PolicyChoice
 from coinfer.sim.completions import completions
+from coinfer.sim.fused_cold import fused_cold
 from coinfer.sim.services import Services
+from coinfer.sim.submitting_thread import SubmittingThread
 from coinfer.workload.load import Due, Load
 from coinfer.workload.scenario import ModelSpec
 
@@ -112,12 +114,16 @@ class Simulation:
         self.promise(specs)
         self._observer = observer
         self._services = services or Services(machine)
-        self._completions = completions(machine.contention, machine.overhead_s)
+        self._completions = completions(machine.contention, self._services.overheads())
         self._agenda: list[Due] = []
         self._reacts = load.reacts
         self._dues = load.in_order()
         self._has_begun = False
         self._submission = machine.submission if load.end_s < _INF else Submission()
+        self._is_submitted = bool(self._submission)
+        self._submitting = SubmittingThread(machine)
+        self._slowness = self._services.submissions()
+        self._slow = next(self._slowness)  # how much slower than usual what is due next comes
         self._entered_s = -_INF
         self._at_once: list[Due] = []  # what follows from answers, where others come later
         self._asked: dict[int, Due] = {}
@@ -125,6 +131,8 @@ class Simulation:
         self._timer_s = _INF
         self._resident: dict[str, str] = {}
         self._units = {p.name: p.units | p.overlays for p in machine.processors}
+        self._own = {p.name: p.units for p in machine.processors}
+        self._cold = {**fused_cold(plan, machine), **machine.cold}
         self._last: dict[str, str] = {}
         self._free_since: dict[str, float] = {}
         self._abandoned: set[int] = set()
@@ -240,8 +248,8 @@ class Simulation:
         agenda, reacts, future = self._agenda, self._reacts, self._completions
         ends, start, pop = future.ends, future.start, future.pop
         draw = self._services.draw
-        swaps, has_cold = self._machine.swaps, bool(self._machine.cold)
-        is_submitted = any(self._submission)
+        swaps, has_cold = self._machine.swaps, bool(self._cold)
+        is_submitted = self._is_submitted
         until_s = min(until_s, _LATEST_S)
         for _ in range(steps):
             timer_s = self._timer_s
@@ -267,7 +275,7 @@ class Simulation:
                 else:
                     event = _new(Finished, (number, service_s))
                 if has_cold:
-                    self._free_since.update(dict.fromkeys(self._units[execution.processor], now))
+                    self._rest(execution.processor)
             elif due_s < timer_s:
                 if due_s > until_s:
                     return False
@@ -303,14 +311,24 @@ class Simulation:
             return self.now
         if not self._agenda:
             return _INF
-        return max(self.now, self._submission.entry_s(self._agenda[0].time_s, self._entered_s))
+        due_s = self._agenda[0].time_s
+        return max(self.now, self._submission.entry_s(due_s, self._entered_s, self._slow))
+
+    def _enter(self, due: Due) -> None:
+        """Note that a request has come to the core, by a thread that needed a core for it."""
+        now = self.now
+        began_s = max(due.time_s, self._entered_s)
+        self._entered_s = now
+        if stopped := self._submitting.stops(self._completions.running()):
+            self._completions.hold_up(stopped, now - began_s)
 
     def _submit(self) -> Arrived:
         agenda, at_once = self._agenda, self._at_once
         due = at_once[0] if at_once else agenda[0]
         others = at_once or agenda
-        if others is agenda:
-            self._entered_s = self.now
+        is_entered = self._is_submitted and others is agenda
+        if is_entered:
+            self._enter(due)
         if self._dues is None:
             heapq.heappop(others)
             for each in self._load.after_due(due):
@@ -319,6 +337,8 @@ class Simulation:
             agenda.clear()
         else:
             agenda[0] = following
+        if is_entered and not (agenda and agenda[0].time_s <= self.now):
+            self._slow = next(self._slowness)
         model, frame_s = due.model, due.frame_s
         if frame_s is None:
             frame_s = due.time_s
@@ -338,13 +358,13 @@ class Simulation:
         due = self._asked.pop(reply.request.id)
         completed = reply.outcome is Outcome.COMPLETED
         for following in self._load.after_answer(due, self.now, completed):
-            is_there = following.time_s <= self.now and any(self._submission)
+            is_there = following.time_s <= self.now and self._is_submitted
             heapq.heappush(self._at_once if is_there else self._agenda, following)
 
     def _start(self, execution: Execution) -> None:
         """Start an execution; `_go_on` has the same in its loop."""
         work_s = self._services.draw(execution)
-        if self._machine.cold:
+        if self._cold:
             work_s *= self._coldness(execution)
         if self._machine.swaps:
             work_s += self._swap_s(execution)
@@ -357,10 +377,20 @@ class Simulation:
         last = self._last
         is_switch = any(last.get(unit) != model for unit in units)
         last.update(dict.fromkeys(units, model))
-        # The unit that was busy last ended its rest last; the others have company.
-        idle_s = self.now - max(self._free_since.get(unit, -_INF) for unit in units)
-        cold = self._machine.cold.get((model, name))
+        # The unit that was busy last ended its rest last; the others have company. One that is busy
+        # does not rest: an express run is on top of what runs there.
+        free_since = self._free_since
+        idle_s = max(0.0, self.now - max(free_since.get(unit, -_INF) for unit in units))
+        free_since.update(dict.fromkeys(self._own[name], _INF))
+        cold = self._cold.get((model, name))
         return 1.0 if cold is None else cold.factor(is_switch=is_switch, idle_s=idle_s)
+
+    def _rest(self, name: str) -> None:
+        """Note that the units of a processor rest from now on, but for those that others use."""
+        free_since, own = self._free_since, self._own[name]
+        for unit in self._units[name]:
+            if unit in own or free_since.get(unit) != _INF:
+                free_since[unit] = self.now
 
     def _swap_s(self, execution: Execution) -> float:
         """Seconds to make the model resident where only one is; the first one is free."""

@@ -19,6 +19,8 @@ class Purpose(enum.IntEnum):
     TRIGGER = 5
     SIZES = 6
     DISTURBANCE = 7
+    HANDOVER = 8
+    SUBMISSION = 9
 
 
 def generator(seed: int, purpose: Purpose, name: str) -> np.random.Generator:

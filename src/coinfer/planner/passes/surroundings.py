@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 
 from coinfer.backends.registry import find_backends
+from coinfer.machine.memories import lowers_threads
 from coinfer.machine.profile import Profile
 from coinfer.machine.span import Span
 from coinfer.plan.plan import Plan
@@ -25,7 +26,8 @@ def surroundings(plan: Plan, planning: Planning) -> Plan:
     """Measure what else a simulation needs, if it is wanted."""
     if not planning.wishes.surroundings:
         return plan
-    from coinfer.experiments.handover import handover_s, submission  # needs the zoo
+    from coinfer.experiments.handover import factors, handover  # needs the zoo
+    from coinfer.experiments.submission import submission
 
     profiler = planning.profiler
     if profiler.budget.is_spent:
@@ -41,13 +43,16 @@ def surroundings(plan: Plan, planning: Planning) -> Plan:
         backends=find_backends(plan.processors, profiler.backends),
         cache=profiler.cache,
     )
+    preempts = any(lowers_threads(processor) for processor in plan.processors)
     with profiler.budget.spending():
+        handed_over = handover(profiler.cache)
         machine = dataclasses.replace(
             plan.machine,
             contention=measure_contention(deployment, profiler.progress, plan.machine.topology),
             cold=measure_cold(deployment, profiler.progress),
-            overhead_s=handover_s(profiler.cache),
-            submission=submission(profiler.cache),
+            overhead_s=handed_over.mean_s,
+            overhead_factors=factors(handed_over.seconds),
+            submission=submission(profiler.cache, preempts=preempts),
         )
     return dataclasses.replace(plan, machine=machine)
 
