@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
 
@@ -75,16 +74,6 @@ def test_a_quota_below_the_cores_is_a_note_and_not_a_failure_to_pin(
 def test_pinning_that_fails_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diagnosis, "can_pin", lambda _cores: False)
     assert [f.severity for f in findings_with("cannot be pinned")] == [Severity.NOTE]
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has them")
-def test_forbidden_huge_pages_are_a_note_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diagnosis, "are_huge_pages_allowed", lambda: False)
-    (finding,) = findings_with("huge pages")
-    assert finding.severity is Severity.NOTE
-    assert "madvise" in finding.remedy
-    monkeypatch.setattr(diagnosis, "are_huge_pages_allowed", lambda: True)
-    assert findings_with("huge pages") == []
 
 
 def test_a_missing_extra_is_a_note_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import enum
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from coinfer.backends import Availability, available
-from coinfer.backends.huge_pages import are_huge_pages_allowed
 from coinfer.hardware.catalogue import default_processors
 from coinfer.hardware.cores import Cores, find_cores
 from coinfer.hardware.environment import describe, onnxruntime_wheels, thread_variables
@@ -112,7 +110,6 @@ def diagnose() -> Diagnosis:
         *_wheel_findings(onnxruntime_wheels()),
         *_variable_findings(thread_variables(os.environ)),
         *_core_findings(cores, pinning),
-        *_page_findings(),
         *_gpu_findings(backends),
         *_extra_findings(),
     )
@@ -164,15 +161,6 @@ def _core_findings(cores: Cores, pinning: bool) -> Iterator[Finding]:
         yield Finding(
             Severity.NOTE,
             "threads cannot be pinned to cores here; everything works, latencies vary more",
-        )
-
-
-def _page_findings() -> Iterator[Finding]:
-    if sys.platform == "linux" and not are_huge_pages_allowed():
-        yield Finding(
-            Severity.NOTE,
-            "the system forbids huge pages; large networks run some per cent slower without them",
-            "echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled",
         )
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from coinfer.backends.base import Session, Tensors
-from coinfer.backends.huge_pages import use_huge_pages
 from coinfer.backends.patience import HangError, leave_behind, patience_s, start
 from coinfer.backends.values import own_runs
 from coinfer.profiling.patient_sessions import WatchedSession
@@ -124,8 +123,6 @@ class Sampler:
                 self.seconds.append(ended - started)
             else:
                 self._warmups_left -= 1
-                if self._warmups_left == 0:
-                    use_huge_pages()
             if counts and (self.is_done or ended - began >= turn_s):
                 return
 

@@ -20,7 +20,6 @@ from typing import Self
 
 from coinfer.backends import heap
 from coinfer.backends.base import Backend, Placement, Tensor, Tensors, caller_cores
-from coinfer.backends.huge_pages import use_huge_pages
 from coinfer.backends.patience import patience_s
 from coinfer.backends.registry import find_backends
 from coinfer.core.dispatcher import Dispatcher, Limits
@@ -159,7 +158,6 @@ class Engine:
             self.stop(drain=False, timeout_s=1.0)
             raise
         heap.trim()  # the bytes of all files were there while their models were measured
-        use_huge_pages()
         self._started_s = clock.now()
         self._finalizer = weakref.finalize(self, _forsaken, self._event_loop, self._model_store)
         self._finalizer.atexit = False  # see `leave_at_exit`

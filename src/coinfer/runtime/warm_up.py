@@ -15,7 +15,6 @@ from operator import attrgetter, itemgetter
 from typing import NamedTuple
 
 from coinfer.backends.base import Session, Tensors
-from coinfer.backends.huge_pages import use_huge_pages
 from coinfer.backends.patience import HangError, begun
 from coinfer.backends.values import Value
 from coinfer.errors import CoinferError, ExecutionError
@@ -59,7 +58,6 @@ def warm_up(
         if values.keys() >= set(span_io.reads):
             read = {value: values[value] for value in span_io.reads}
             values.update(_runs(model_store, name, list(group), read, batch, check_open))
-    use_huge_pages()
 
 
 class _FirstRun(NamedTuple):
