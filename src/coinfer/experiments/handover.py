@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
@@ -23,7 +23,15 @@ from coinfer.plan.plan import Plan, PolicyChoice
 from coinfer.profiling import ProfileCache
 from coinfer.runtime.engine import Engine
 
-__all__ = ["SWEPT_BYTES", "factors", "handover", "handover_s", "sweeping_engine", "undisturbed"]
+__all__ = [
+    "SWEPT_BYTES",
+    "factors",
+    "handover",
+    "handover_s",
+    "recorded_engine",
+    "sweeping_engine",
+    "undisturbed",
+]
 
 _RUNS = 300
 _IN_FLIGHT = 4
@@ -102,7 +110,6 @@ def _measured() -> list[float]:
 @contextmanager
 def sweeping_engine(names: Sequence[str]) -> Iterator[tuple[Engine, Recorder, Model]]:
     """Run an engine with models of which the first sweeps the caches and the others do nothing."""
-    model = model_from_ir(zoo.build("tiny_mlp"), name="m")
     one = Processor(
         name="one", backend="null", units=frozenset({"one"}), cores=available_cores()[:1]
     )
@@ -112,13 +119,29 @@ def sweeping_engine(names: Sequence[str]) -> Iterator[tuple[Engine, Recorder, Mo
         # It counts as service; there is nothing to wait for after it.
         return 0.0 * float(swept.sum()) if name == names[0] else 0.0
 
-    recorder = Recorder()
     profile = Profile.from_seconds({name: {"one": 1e-9} for name in names})
-    machine = Machine(processors=(one,), profile=profile)
+    with recorded_engine(Machine(processors=(one,), profile=profile), "fcfs", sweep) as running:
+        yield running
+
+
+@contextmanager
+def recorded_engine(
+    machine: Machine, policy: str, service_s: Callable[[str, str, int], float]
+) -> Iterator[tuple[Engine, Recorder, Model]]:
+    """Run an engine with imagined models, and record what it does.
+
+    Args:
+        machine: Of processors of the null backend; its profile says which models there are.
+        policy: Its name.
+        service_s: What a run does: `NullBackend` calls it with the model, the processor and the
+            batch, and takes as long as it returns.
+    """
+    model = model_from_ir(zoo.build("tiny_mlp"), name="m")
+    recorder = Recorder()
     with Engine(
-        Plan.of(machine, policy=PolicyChoice(name="fcfs")),
-        dict.fromkeys(names, model),
-        backends={"null": NullBackend(service_s=sweep)},
+        Plan.of(machine, policy=PolicyChoice(name=policy)),
+        dict.fromkeys(machine.profile.models(), model),
+        backends={"null": NullBackend(service_s=service_s)},
         observer=recorder,
     ) as engine:
         yield engine, recorder, model

@@ -10,12 +10,11 @@ from functools import partial
 
 import numpy as np
 
-from coinfer import zoo
-from coinfer.backends.null import NullBackend
 from coinfer.experiments.handover import (
     SWEPT_BYTES,
     factors,
     handover_s,
+    recorded_engine,
     sweeping_engine,
     undisturbed,
 )
@@ -26,8 +25,7 @@ from coinfer.machine.processor import Processor
 from coinfer.machine.profile import Measurement, Profile
 from coinfer.machine.submission import Submission
 from coinfer.metrics.recorder import Recorder
-from coinfer.model import Model, model_from_ir
-from coinfer.plan.plan import Plan, PolicyChoice
+from coinfer.model import Model
 from coinfer.profiling import ProfileCache
 from coinfer.runtime.apart import do_apart
 from coinfer.runtime.engine import Engine
@@ -140,7 +138,6 @@ def _loops() -> list[str]:
 @contextmanager
 def _busy_engine(names: Sequence[str]) -> Iterator[tuple[Engine, Recorder, Model]]:
     """Run an engine with models that do nothing, and on each core one that sweeps the caches."""
-    model = model_from_ir(zoo.build("tiny_mlp"), name="m")
     cores = available_cores()[:_LOOPS]
     below = [
         Processor(name=f"p{core}", backend="null", units=frozenset({f"core{core}"}), cores=(core,))
@@ -167,11 +164,5 @@ def _busy_engine(names: Sequence[str]) -> Iterator[tuple[Engine, Recorder, Model
     seconds = {**dict.fromkeys(names, _BRIEF_S), **dict.fromkeys(_loops(), _LOOP_S)}
     profile = Profile.from_seconds({m: {p.name: s for p in below} for m, s in seconds.items()})
     machine = Machine(processors=(*below, *on_top), profile=profile)
-    recorder = Recorder()
-    with Engine(
-        Plan.of(machine, policy=PolicyChoice(name="earliest_finish")),
-        dict.fromkeys(seconds, model),
-        backends={"null": NullBackend(service_s=sweep)},
-        observer=recorder,
-    ) as engine:
-        yield engine, recorder, model
+    with recorded_engine(machine, "earliest_finish", sweep) as running:
+        yield running
